@@ -1,0 +1,206 @@
+# make help lists the targets.
+#
+# Everything that is built lands in build/, and the cluster of `make up` in
+# .bothy/; nothing else in the tree is written.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+K8S_VERSION := v1.37.1
+K8S_DATE    := 2026-09-23T17:06:22Z
+
+# One set of flags for building, testing and linting: the three share one build
+# cache, and Kubernetes is compiled once and not three times.
+export GOFLAGS := -trimpath -buildvcs=false
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+COMMIT  := $(shell git rev-parse -q --verify HEAD 2>/dev/null || echo unknown)
+
+# $(1) is a package with the version variables of Kubernetes.
+k8s_version = -X $(1).gitVersion=$(K8S_VERSION) -X $(1).gitMajor=1 -X $(1).gitMinor=37 \
+	-X $(1).gitTreeState=clean -X $(1).gitCommit= -X $(1).buildDate=$(K8S_DATE)
+K8S_LDFLAGS := $(call k8s_version,k8s.io/component-base/version) $(call k8s_version,k8s.io/client-go/pkg/version)
+LDFLAGS     := -s -w $(K8S_LDFLAGS) \
+	-X github.com/bothy-os/bothy/internal/version.Version=$(VERSION) \
+	-X github.com/bothy-os/bothy/internal/version.Commit=$(COMMIT)
+
+BIN      := build/bin
+BINARIES := $(addprefix $(BIN)/,bothy bothy-cni bothy-init runc containerd-shim-runc-v2)
+STEP     := hack/step.sh
+
+# What the product's binaries are made of: everything in its packages but tests.
+SOURCES := go.mod go.sum $(shell find agent api bootstrap cmd images internal netdata node os reconciler \
+	-type f ! -name '*_test.go' ! -path '*/testdata/*' ! -name '*.md' 2>/dev/null)
+
+##@ Running a cluster
+
+# The settings of `make up`; see `build/bin/bothy up --help` for more.
+STATE    ?= .bothy/state
+SIGNER   ?= $(shell git config user.email 2>/dev/null || id -un)
+SSH_KEY  ?=
+GPG_KEY  ?=
+UP_FLAGS ?=
+
+.PHONY: up
+up: build images .bothy/template-commit ## Start a cluster from examples/repo, signed with a key of your own.
+	$(BIN)/bothy up --state $(STATE) --repo "file://$(CURDIR)/.bothy/repo.git" --path clusters/default \
+		--trust-root .bothy/repo/trust/root.yaml --images build/images $(UP_FLAGS)
+
+.PHONY: down
+down: ## Stop the cluster and leave nothing behind.
+	hack/down.sh $(STATE)
+
+# The repository is made once. SSH_KEY=~/.ssh/id_ed25519 or GPG_KEY=<id> signs
+# with a key you have; otherwise one is made for this cluster alone.
+.bothy/template-commit: | build
+	mkdir -p -m 700 .bothy
+	$(BIN)/bothy repo init --template examples/repo --dir .bothy/repo --bare .bothy/repo.git --signer "$(SIGNER)" \
+		$(if $(GPG_KEY),--gpg-key "$(GPG_KEY)",$(if $(SSH_KEY),--ssh-key "$(SSH_KEY)",--generate-key .bothy/keys/signer))
+	git -C .bothy/repo rev-parse HEAD >$@
+
+##@ Building
+
+.PHONY: build
+build: $(BINARIES) ## Build the binaries into build/bin.
+
+$(BINARIES): | deps
+
+.PHONY: deps
+deps: ## Install what building needs (says what, and does nothing when it is there).
+	@hack/deps.sh build
+
+# Changes only when the version does, so that a new commit relinks and nothing
+# else does.
+build/version: FORCE
+	@mkdir -p build && echo "$(VERSION) $(COMMIT)" | cmp -s - $@ || echo "$(VERSION) $(COMMIT)" >$@
+
+$(BIN)/bothy: $(SOURCES) build/version
+	@$(STEP) "Building bothy (with Kubernetes $(K8S_VERSION) inside; the first time takes minutes)" \
+		go build -v -ldflags '$(LDFLAGS)' -o $@ ./cmd/bothy
+	@touch $@
+
+$(BIN)/bothy-cni $(BIN)/bothy-init: $(BIN)/%: $(SOURCES) build/version
+	@$(STEP) "Building $*" env CGO_ENABLED=0 go build -v -ldflags '$(LDFLAGS)' -o $@ ./cmd/$*
+	@touch $@
+
+# The container runtime comes from its own module: its dependencies need not
+# agree with those of Kubernetes.
+RUNTIME_MODULE := tools/runtime/go.mod tools/runtime/go.sum
+
+$(BIN)/runc: $(RUNTIME_MODULE)
+	@$(STEP) "Building runc" env CGO_ENABLED=1 go -C tools/runtime build -v -buildmode=pie \
+		-tags 'seccomp urfave_cli_no_docs netgo osusergo' \
+		-ldflags '-s -w -linkmode external -extldflags -static-pie' \
+		-o $(CURDIR)/$@ github.com/opencontainers/runc
+	@touch $@
+
+$(BIN)/containerd-shim-runc-v2: $(RUNTIME_MODULE)
+	@$(STEP) "Building containerd-shim-runc-v2" env CGO_ENABLED=0 go -C tools/runtime build -v \
+		-tags 'no_grpc urfave_cli_no_docs' -ldflags '-s -w' \
+		-o $(CURDIR)/$@ github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
+	@touch $@
+
+.PHONY: images
+images: build/images/index.json ## Build the container images into build/images (an OCI layout).
+
+build/images/index.json: $(shell find images/pause examples/hello -type f 2>/dev/null) | build
+	@rm -rf build/images
+	@$(STEP) "Building the images" $(BIN)/bothy image build --layout build/images \
+		--c images/pause/pause.c=bothy.local/pause:1 --go ./examples/hello=bothy.local/hello:1
+
+# What the tests run in pods; never part of a cluster that is not under test.
+build/test-images/index.json: $(shell find test/images -type f 2>/dev/null) | build
+	@rm -rf build/test-images
+	@$(STEP) "Building the images of the tests" $(BIN)/bothy image build --layout build/test-images \
+		--go ./test/images/toolbox=bothy.local/toolbox:1
+
+##@ Testing
+
+.PHONY: test
+test: lint test-unit test-integration ## Lint, unit tests, and the integration suite on a real node.
+
+.PHONY: test-unit
+test-unit: deps ## Unit tests; with the race detector where that does not mean compiling Kubernetes again.
+	hack/packages.sh light | xargs -r go test -race -timeout 10m
+	hack/packages.sh heavy | xargs -r go test -timeout 10m
+
+.PHONY: test-integration
+test-integration: build images build/test-images/index.json $(BIN)/kubectl ## Real nodes from signed repositories on this machine; needs root.
+	@hack/deps.sh build test
+	go test -count=1 -v -p 1 -timeout 45m ./test/cluster/... $(TEST_FLAGS)
+
+.PHONY: test-vm
+test-vm: ## The appliance under QEMU.
+	@echo "there is no appliance image yet, so there is nothing to boot: test/vm comes with it" >&2; exit 1
+
+.PHONY: conformance
+conformance: ## The upstream conformance suite.
+	@echo "the upstream e2e images are not built from source here yet, so the suite cannot run" >&2; exit 1
+
+.PHONY: bench
+bench: build images build/test-images/index.json $(BIN)/kubectl peers ## Start-up times, memory, CPU and writes, beside separate upstream processes.
+	go run ./test/bench $(BENCH_FLAGS)
+
+FUZZTIME ?= 30s
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME.
+	hack/fuzz.sh $(FUZZTIME)
+
+.PHONY: lint
+lint: build/tools/golangci-lint ## Static checks, among them the one that holds the floors of docs/architecture.md.
+	@hack/check-floors.sh build/tools/golangci-lint
+	build/tools/golangci-lint run ./...
+
+build/tools/golangci-lint: tools/lint/go.mod tools/lint/go.sum | deps
+	@$(STEP) "Building golangci-lint" go -C tools/lint build -v -ldflags '-s -w' -o $(CURDIR)/$@ \
+		github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	@touch $@
+
+##@ Generated files and tools
+
+.PHONY: generate
+generate: ## Regenerate the committed generated files (needs clang for the eBPF programs).
+	@hack/deps.sh build generate
+	go generate ./...
+
+.PHONY: check-generated
+check-generated: generate ## Fail when generated files differ from what generate makes.
+	git diff --exit-code || { echo "run 'make generate' and commit the result" >&2; exit 1; }
+
+UPSTREAM_MODULE := tools/upstream/go.mod tools/upstream/go.sum
+PEERS := $(addprefix build/peers/,kube-apiserver kube-controller-manager kube-scheduler kubelet etcd containerd)
+
+.PHONY: kubectl
+kubectl: $(BIN)/kubectl ## Build kubectl of the version that runs inside.
+
+$(BIN)/kubectl: $(UPSTREAM_MODULE) | deps
+	@$(STEP) "Building kubectl" go -C tools/upstream build -v -ldflags '-s -w $(K8S_LDFLAGS)' \
+		-o $(CURDIR)/$@ k8s.io/kubernetes/cmd/kubectl
+	@touch $@
+
+.PHONY: peers
+peers: $(PEERS) ## Build the upstream processes that make bench compares with.
+
+build/peers/etcd: PACKAGE = go.etcd.io/etcd/server/v3
+build/peers/containerd: PACKAGE = github.com/containerd/containerd/v2/cmd/containerd
+build/peers/kube%: PACKAGE = k8s.io/kubernetes/cmd/kube$*
+$(PEERS): $(UPSTREAM_MODULE) | deps
+	@$(STEP) "Building $(@F) as a separate process" go -C tools/upstream build -v -ldflags '-s -w $(K8S_LDFLAGS)' \
+		-o $(CURDIR)/$@ $(PACKAGE)
+	@touch $@
+
+.PHONY: clean
+clean: ## Remove what was built; a running cluster and its repository stay.
+	rm -rf build
+
+.PHONY: help
+help: ## Show this text.
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: FORCE
+FORCE:

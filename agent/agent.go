@@ -1,0 +1,124 @@
+package agent
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"sync"
+
+	"k8s.io/klog/v2"
+
+	"github.com/bothy-os/bothy/api/v1alpha1"
+	"github.com/bothy-os/bothy/bootstrap/paths"
+	"github.com/bothy-os/bothy/internal/logfile"
+	"github.com/bothy-os/bothy/internal/supervise"
+	"github.com/bothy-os/bothy/internal/version"
+	"github.com/bothy-os/bothy/os/boot"
+	"github.com/bothy-os/bothy/reconciler"
+)
+
+// gcPercent trades a little CPU for a lot of memory: the heaps of both
+// processes are mostly caches that live for ever.
+const gcPercent = 50
+
+// rbac is what the agent itself may do.
+//
+//go:embed rbac.yaml
+var rbac []byte
+
+// hall is the agent at work.
+type hall struct {
+	env        *boot.Environment
+	boot       *v1alpha1.BootConfig
+	log        *slog.Logger
+	paths      paths.Paths
+	reconciler *reconciler.Reconciler
+	outer      *supervise.Supervisor
+	standby    *standby
+	node       *nodeWatch
+	milestones *milestones
+
+	mu sync.Mutex
+	// site is what runs for the accepted commit; nil before there is one.
+	site *runningSite
+	// changed is closed when the site is replaced.
+	changed chan struct{}
+}
+
+// Run is the life of `bothy agent`. It returns when ctx ends; Kubernetes and
+// containers go on.
+func Run(ctx context.Context) error {
+	env, err := boot.LoadEnvironment()
+	if err != nil {
+		return err
+	}
+	debug.SetGCPercent(gcPercent)
+	file := logfile.Open(filepath.Join(boot.StateDir, "logs"), "agent")
+	defer file.Close()
+	log := file.Logger(slog.LevelInfo)
+	upstream := file.Logger(slog.LevelWarn).With("wing", "kubernetes")
+	klog.SetSlogLogger(upstream)
+	slog.SetDefault(upstream) // the log package of the standard library too
+	log.Info("agent starts", "version", version.Version, "node", env.Name, "boot", env.BootID)
+
+	h, err := newHall(env, log)
+	if err != nil {
+		log.Error("agent cannot start", "err", err)
+		return err
+	}
+	return h.outer.Run(ctx)
+}
+
+func newHall(env *boot.Environment, log *slog.Logger) (*hall, error) {
+	data, err := os.ReadFile(boot.BootConfigFile)
+	if err != nil {
+		return nil, fmt.Errorf("read the boot configuration: %w", err)
+	}
+	bootConfig, err := v1alpha1.DecodeBootConfig(boot.BootConfigFile, data)
+	if err != nil {
+		return nil, err
+	}
+	h := &hall{
+		standby: newStandby(env),
+		env:     env, boot: bootConfig, log: log, changed: make(chan struct{}),
+		paths:      paths.Paths{StateDir: boot.StateDir, RunDir: boot.RunDir},
+		milestones: loadMilestones(env),
+	}
+	h.node = newNodeWatch(log, env.Name, h.paths.Kubeconfig(statusIdentity))
+	h.reconciler, err = reconciler.New(reconciler.Config{
+		StateDir: boot.StateDir, Boot: bootConfig, Validate: h.validate,
+		Kubeconfig: h.paths.Kubeconfig(reconcilerIdentity),
+		Log:        log.With("wing", "reconciler"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	components := []supervise.Component{h.statusComponent(), h.siteComponent(), h.milestoneComponent()}
+	components = append(components, h.reconciler.Components()...)
+	h.outer, err = supervise.New(log, components...)
+	return h, err
+}
+
+// milestoneComponent notes when the node first got where it should be.
+func (h *hall) milestoneComponent() supervise.Component {
+	return supervise.Component{Name: "milestones", Run: func(ctx context.Context, ready func()) error {
+		ready()
+		for {
+			changed := h.statusChanged(ctx)
+			if h.milestones.note(h.status()) {
+				<-ctx.Done() // all are known; nothing is left to watch for
+				return nil
+			}
+			select {
+			case <-changed:
+				wait(ctx, coalesce)
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	}}
+}

@@ -1,0 +1,143 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"sort"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/bothy-os/bothy/agent"
+	"github.com/bothy-os/bothy/internal/supervise"
+)
+
+func newStatus(o *options) *cobra.Command {
+	var watch bool
+	cmd := &cobra.Command{
+		Use:     "status",
+		Short:   "Show what the node runs, and which commit, signed by whom",
+		GroupID: "look",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := o.connect()
+			if err != nil {
+				return err
+			}
+			show := func(st *agent.Status) error {
+				if o.json() {
+					return printJSON(cmd.OutOrStdout(), st)
+				}
+				return printStatus(cmd.OutOrStdout(), styleFor(os.Stdout), st)
+			}
+			if !watch {
+				st, err := c.Status(cmd.Context())
+				if err != nil {
+					return fmt.Errorf("ask the agent: %w; it may be starting, see `bothy logs agent`", err)
+				}
+				return show(st)
+			}
+			return c.Follow(cmd.Context(), func(st *agent.Status) bool {
+				if isTerminal(os.Stdout) && !o.json() {
+					fmt.Print("\x1b[H\x1b[2J")
+				}
+				return show(st) == nil
+			})
+		},
+	}
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "show again after each change")
+	return cmd
+}
+
+func printStatus(w io.Writer, s style, st *agent.Status) error {
+	ready := s.good("Ready")
+	if !st.Node.Ready {
+		ready = s.bad("not Ready") + ": " + st.Node.Reason
+	}
+	fields(w, s, "node", fmt.Sprintf("%s at %s, %s, Kubernetes %s, started %s", st.Node.Name, st.Node.IP, ready, st.Node.Version.Kubernetes, ago(st.Node.Started)))
+	printGit(w, s, st)
+	if len(st.URLs) > 0 {
+		fields(w, s, "answers", strings.Join(st.URLs, "\n"))
+	}
+	if n := st.Network; n != nil {
+		fields(w, s, "network", networkLine(st))
+	}
+	fmt.Fprintln(w)
+	rows := [][]string{{"COMPONENT", "PROCESS", "STATE", "SINCE", "STARTED IN", "RESTARTS", "LAST ERROR"}}
+	for _, c := range st.Components {
+		took := "-"
+		if c.StartTook > 0 {
+			took = fmt.Sprintf("%.2f s", c.StartTook.Seconds())
+		}
+		rows = append(rows, []string{c.Name, c.Process, stateText(c), ago(c.Since), took, fmt.Sprint(c.Restarts), firstLine(c.LastError)})
+	}
+	return table(w, rows)
+}
+
+func printGit(w io.Writer, s style, st *agent.Status) {
+	g := st.Git
+	source := fmt.Sprintf("%s, branch %s, path %s, read %s", g.Source.URL, g.Source.Branch, g.Source.Path, agoPointer(g.Source.LastFetch))
+	if g.Source.LastError != "" {
+		source += "\n" + s.bad(g.Source.LastError)
+		if g.Source.UnreachableSince != nil {
+			source += fmt.Sprintf("\nunreachable since %s; the node goes on with what it has", ago(*g.Source.UnreachableSince))
+		}
+	}
+	fields(w, s, "repository", source)
+	if g.Accepted == nil {
+		fields(w, s, "accepted", s.warn("no commit yet"))
+	} else {
+		fields(w, s, "accepted", fmt.Sprintf("%s %q, %s, %s", short(g.Accepted.Commit), g.Accepted.Subject, signedBy(s, st), ago(g.Accepted.At)))
+	}
+	if r := g.Rejected; r != nil {
+		fields(w, s, "refused", fmt.Sprintf("%s %q by %s\n%s\n%s", s.bad(short(r.Commit)), r.Subject, r.Author, s.bad(fmt.Sprintf("rule %s: ", r.Rule))+r.Problem, "remedy: "+r.Remedy))
+	}
+	if g.Applied != nil {
+		fields(w, s, "applied", fmt.Sprintf("%s %s, in %s", short(g.Applied.Commit), ago(g.Applied.At), seconds(g.Applied.Took)))
+	}
+	workloads := fmt.Sprintf("%s: %d of %d objects ready", g.Phase, g.Objects.Ready, g.Objects.Total)
+	for _, f := range g.Objects.Failed {
+		workloads += "\n" + s.bad(f.ID.String()) + ": " + f.Problem
+		if f.Remedy != "" {
+			workloads += "; " + f.Remedy
+		}
+	}
+	for _, f := range g.Objects.Pending {
+		workloads += "\n" + s.warn(f.ID.String()) + ": " + f.Problem
+	}
+	fields(w, s, "workloads", workloads)
+}
+
+func stateText(c agent.ComponentStatus) string {
+	if c.State == supervise.Waiting && len(c.WaitingFor) > 0 {
+		return "waiting for " + strings.Join(c.WaitingFor, ", ")
+	}
+	return string(c.State)
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
+}
+
+// networkLine sums up the dataplane: what is attached, what it carries, and
+// what an operator should know.
+func networkLine(st *agent.Status) string {
+	n := st.Network
+	line := fmt.Sprintf("%s, pods %s: %d, services: %d, flows: %d", n.Backend, n.PodRange, n.Pods, n.Services.Services, n.Flows.Flows)
+	var drops []string
+	for reason, count := range n.Drops {
+		if count > 0 {
+			drops = append(drops, fmt.Sprintf("%s %d", reason, count))
+		}
+	}
+	sort.Strings(drops)
+	if len(drops) > 0 {
+		line += "\ndropped: " + strings.Join(drops, ", ")
+	}
+	for _, notice := range n.Notices {
+		line += "\n" + notice
+	}
+	return line
+}

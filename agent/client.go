@@ -1,0 +1,60 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/url"
+)
+
+// Client speaks to an agent over its socket.
+type Client struct{ socket string }
+
+// NewClient returns a client for the socket at path; nothing is opened yet.
+func NewClient(path string) *Client { return &Client{socket: path} }
+
+// Status returns the node's state now.
+func (c *Client) Status(ctx context.Context) (*Status, error) {
+	return get[Status](ctx, c, "/v1/status", nil)
+}
+
+// Follow calls visit with the node's state now and after each change, until
+// visit returns false or ctx ends. The error says that the agent went away.
+func (c *Client) Follow(ctx context.Context, visit func(*Status) bool) error {
+	return follow(ctx, c.socket, "/v1/status", func(s Status) bool { return visit(&s) })
+}
+
+// Kubeconfig returns an administrator's kubeconfig with everything inside.
+func (c *Client) Kubeconfig(ctx context.Context) ([]byte, error) {
+	body, err := call(ctx, c.socket, http.MethodGet, "/v1/kubeconfig", nil)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	return io.ReadAll(body)
+}
+
+// Reconcile makes the agent fetch from the repository now. With wait it
+// returns when what was fetched has been applied, or refused.
+func (c *Client) Reconcile(ctx context.Context, wait bool) error {
+	query := url.Values{}
+	if wait {
+		query.Set("wait", "1")
+	}
+	body, err := call(ctx, c.socket, http.MethodPost, "/v1/reconcile", query)
+	if err != nil {
+		return err
+	}
+	return body.Close()
+}
+
+func get[T any](ctx context.Context, c *Client, path string, query url.Values) (*T, error) {
+	body, err := call(ctx, c.socket, http.MethodGet, path, query)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	v := new(T)
+	return v, json.NewDecoder(body).Decode(v)
+}

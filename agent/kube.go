@@ -1,0 +1,129 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+
+	"k8s.io/klog/v2"
+
+	"github.com/bothy-os/bothy/bootstrap"
+	"github.com/bothy-os/bothy/bootstrap/paths"
+	"github.com/bothy-os/bothy/images"
+	"github.com/bothy-os/bothy/internal/logfile"
+	"github.com/bothy-os/bothy/internal/supervise"
+	"github.com/bothy-os/bothy/node"
+	"github.com/bothy-os/bothy/node/metrics"
+	"github.com/bothy-os/bothy/node/volumes"
+	"github.com/bothy-os/bothy/os/boot"
+)
+
+// kubeFilesComponent is the component of the child that writes certificates
+// and kubeconfigs; when it is ready, clients can be made.
+const kubeFilesComponent = bootstrap.ComponentPKI
+
+// metricsServing is the certificate of the metrics API.
+const metricsServing = "metrics-serving"
+
+// RunKube is the life of `bothy kube`. It returns when ctx ends, or with the
+// error of an upstream component that ended: those keep state in the process
+// and cannot be started twice in it, so that the agent starts a new process.
+func RunKube(ctx context.Context) error {
+	debug.SetGCPercent(gcPercent)
+	shareMetrics()
+	file := logfile.Open(filepath.Join(boot.StateDir, "logs"), "kube")
+	defer file.Close()
+	log := file.Logger(slog.LevelInfo)
+	upstream := file.Logger(slog.LevelWarn).With("wing", "kubernetes")
+	klog.SetSlogLogger(upstream)
+	slog.SetDefault(upstream) // the log package of the standard library too
+	err := runKube(ctx, log)
+	if err != nil {
+		log.Error("bothy kube ends", "err", err)
+	}
+	return err
+}
+
+func runKube(ctx context.Context, log *slog.Logger) error {
+	config := &KubeConfig{}
+	err := json.NewDecoder(os.Stdin).Decode(config)
+	if errors.Is(err, io.EOF) {
+		return nil // the agent ended before it had settings for us
+	}
+	if err != nil {
+		return fmt.Errorf("read the settings from standard input, where the agent puts them: %w", err)
+	}
+	n, err := node.New(nodeConfig(config, log))
+	if err != nil {
+		return err
+	}
+	bc := bootstrapConfig(config, log)
+	bc.SystemObjects = slices.Concat(bc.SystemObjects, []byte("\n---\n"), n.SystemObjects())
+	cp, err := bootstrap.New(bc)
+	if err != nil {
+		return err
+	}
+	im := images.New(images.Config{
+		Socket: n.ContainerdSocket(), Layouts: config.ImageLayouts, First: node.SandboxImage,
+		After: []string{node.Containerd}, Log: log.With("wing", "images"),
+	})
+	var sup *supervise.Supervisor
+	status := func() KubeStatus {
+		return KubeStatus{PID: os.Getpid(), Hash: config.Hash(), Components: sup.Status(), ControlPlane: cp.Status(), Kubelet: n.Status()}
+	}
+	components := []supervise.Component{{Name: "kube-status", Run: func(ctx context.Context, ready func()) error {
+		mux := http.NewServeMux()
+		mux.HandleFunc("GET /v1/status", statusHandler(status, sup.Changed))
+		return serveSocket(ctx, kubeSocket, mux, ready)
+	}}}
+	components = slices.Concat(components, cp.Components(), n.Components(), im.Components())
+	if sup, err = supervise.New(log, components...); err != nil {
+		return err
+	}
+	return sup.Run(ctx)
+}
+
+func bootstrapConfig(c *KubeConfig, log *slog.Logger) bootstrap.Config {
+	address, _ := netip.ParseAddr(c.NodeIP) // checked by bootstrap.New
+	return bootstrap.Config{
+		StateDir: boot.StateDir, RunDir: boot.RunDir, NodeName: c.NodeName, NodeIP: address, Cluster: c.Cluster,
+		Identities: []bootstrap.Identity{
+			{Name: reconcilerIdentity, User: "bothy:reconciler", Groups: []string{"system:masters"}},
+			{Name: netdataIdentity, User: "bothy:netdata"},
+			{Name: dnsIdentity, User: "bothy:dns"},
+			{Name: metricsIdentity, User: "bothy:metrics"},
+			{Name: volumesIdentity, User: volumes.User},
+			{Name: statusIdentity, User: "bothy:status"},
+		},
+		Serving:       []bootstrap.ServingCertificate{{Name: metricsServing, DNSNames: []string{metrics.ServerName}, IPs: []netip.Addr{address}}},
+		SystemObjects: c.SystemObjects,
+		Log:           log.With("wing", "bootstrap"),
+	}
+}
+
+func nodeConfig(c *KubeConfig, log *slog.Logger) node.Config {
+	address, _ := netip.ParseAddr(c.NodeIP)                       // checked by node.New
+	dns, _ := netip.ParseAddr(c.Cluster.Spec.Network.DNS.Address) // checked when the Cluster was decoded
+	p := paths.Paths{StateDir: boot.StateDir, RunDir: boot.RunDir}
+	return node.Config{
+		StateDir: boot.StateDir, RunDir: boot.RunDir, BinDir: c.BinDir,
+		NodeName: c.NodeName, NodeIP: address, CgroupRoot: c.CgroupRoot,
+		Cluster: c.Cluster, Machine: c.Machine,
+		ClusterDNS: dns, ResolvConf: c.ResolvConf,
+		CAFile:            p.ClusterCA(),
+		Kubelet:           node.Identity{Kubeconfig: p.KubeletKubeconfig(), CertFile: p.KubeletServing(), KeyFile: p.KubeletServing()},
+		Metrics:           node.Identity{Kubeconfig: p.Kubeconfig(metricsIdentity), CertFile: p.Certificate(metricsServing), KeyFile: p.Certificate(metricsServing)},
+		VolumesKubeconfig: p.Kubeconfig(volumesIdentity),
+		After:             node.After{Certificates: bootstrap.ComponentPKI, API: bootstrap.ComponentAPIServer, Objects: bootstrap.ComponentSystemObjects},
+		Log:               log.With("wing", "node"),
+	}
+}

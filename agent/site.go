@@ -1,0 +1,270 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path"
+	"slices"
+	"sync"
+
+	"github.com/bothy-os/bothy/api/v1alpha1"
+	"github.com/bothy-os/bothy/bootstrap/flags"
+	"github.com/bothy-os/bothy/internal/supervise"
+	"github.com/bothy-os/bothy/netdata"
+	"github.com/bothy-os/bothy/os/boot"
+	"github.com/bothy-os/bothy/reconciler"
+)
+
+// Identities of the wings towards the API server.
+const (
+	reconcilerIdentity = "reconciler"
+	netdataIdentity    = "netdata"
+	dnsIdentity        = "dns"
+	metricsIdentity    = "metrics"
+	volumesIdentity    = "volumes"
+	statusIdentity     = "status"
+)
+
+// site is what a commit says about this node.
+type site struct {
+	cluster *v1alpha1.Cluster
+	machine *v1alpha1.Machine
+}
+
+// decodeSite reads the site's own kinds out of a commit. Missing files mean
+// defaults; faulty ones are errors with file, line and field.
+func decodeSite(snap *reconciler.Snapshot, sitePath, machine string) (*site, error) {
+	s := &site{cluster: v1alpha1.NewCluster(path.Base(sitePath)), machine: v1alpha1.NewMachine(machine)}
+	var errs []error
+	if f := snap.Cluster; f != nil {
+		c, err := v1alpha1.DecodeCluster(f.Path, f.Data)
+		if err != nil {
+			errs = append(errs, err)
+		} else {
+			s.cluster = c
+		}
+	}
+	for _, f := range snap.Machines {
+		m, err := v1alpha1.DecodeMachine(f.Path, f.Data)
+		if err != nil {
+			errs = append(errs, err)
+		} else if m.Metadata.Name == machine {
+			s.machine = m
+		}
+	}
+	return s, errors.Join(errs...)
+}
+
+func (s *site) equal(other *site) bool {
+	if other == nil {
+		return false
+	}
+	a, errA := json.Marshal([]any{s.cluster, s.machine})
+	b, errB := json.Marshal([]any{other.cluster, other.machine})
+	return errA == nil && errB == nil && bytes.Equal(a, b)
+}
+
+// validate refuses a commit whose machine half cannot work, before it is
+// accepted. It changes nothing.
+func (h *hall) validate(_ context.Context, snap *reconciler.Snapshot) error {
+	next, err := decodeSite(snap, h.boot.Repository.Path, h.env.Name)
+	if err != nil {
+		return err
+	}
+	if err := flags.Validate(next.cluster); err != nil {
+		return err
+	}
+	if now := h.currentSite(); now != nil {
+		return keepsNetwork(now.cluster, next.cluster)
+	}
+	return nil
+}
+
+// keepsNetwork refuses to renumber a cluster, which Kubernetes cannot do.
+func keepsNetwork(now, next *v1alpha1.Cluster) error {
+	a, b := now.Spec.Network, next.Spec.Network
+	for _, f := range []struct {
+		field    string
+		was, now any
+		equal    bool
+	}{
+		{"podCIDRs", a.PodCIDRs, b.PodCIDRs, slices.Equal(a.PodCIDRs, b.PodCIDRs)},
+		{"serviceCIDRs", a.ServiceCIDRs, b.ServiceCIDRs, slices.Equal(a.ServiceCIDRs, b.ServiceCIDRs)},
+		{"dns.domain", a.DNS.Domain, b.DNS.Domain, a.DNS.Domain == b.DNS.Domain},
+		{"dns.address", a.DNS.Address, b.DNS.Address, a.DNS.Address == b.DNS.Address},
+	} {
+		if !f.equal {
+			return fmt.Errorf("spec.network.%s: cannot change from %v to %v on a running cluster; put the old value back, or purge the node to start a new cluster", f.field, f.was, f.now)
+		}
+	}
+	return nil
+}
+
+// runningSite is the part of the node that was built from a site.
+type runningSite struct {
+	*site
+	child      *child
+	netdata    *netdata.Network
+	supervisor *supervise.Supervisor
+}
+
+func (h *hall) newRunningSite(s *site) (*runningSite, error) {
+	address, err := netip.ParseAddr(h.env.Address)
+	if err != nil {
+		return nil, fmt.Errorf("the node's address in %s: %w", boot.EnvironmentFile, err)
+	}
+	net := s.cluster.Spec.Network
+	dns, err := netip.ParseAddr(net.DNS.Address)
+	if err != nil {
+		return nil, fmt.Errorf("spec.network.dns.address: %w", err)
+	}
+	services, err := parsePrefixes(net.ServiceCIDRs)
+	if err != nil {
+		return nil, err
+	}
+	pods, err := parsePrefixes(net.PodCIDRs)
+	if err != nil {
+		return nil, err
+	}
+	r := &runningSite{site: s}
+	r.netdata, err = netdata.New(netdata.Config{
+		StateDir: boot.StateDir, RunDir: boot.RunDir, BPFDir: boot.BPFDir, CNIConfDir: boot.RunDir + "/cni/net.d",
+		NodeName: h.env.Name, NodeIP: address, Uplink: h.env.Uplink, HostCgroup: h.env.Cgroup2Dir,
+		PodCIDR: firstNodeRange(pods[0]), ServiceCIDRs: services, NodePortRange: portRange(net.NodePortRange),
+		ClusterDNS: dns, ClusterDomain: net.DNS.Domain, Upstreams: upstreams(net.DNS.Upstreams, h.env.ResolvConf),
+		Kubeconfig: h.paths.Kubeconfig(netdataIdentity), DNSKubeconfig: h.paths.Kubeconfig(dnsIdentity),
+		Log: h.log.With("wing", "netdata"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.child = newChild(h.log, h.env, h.standby, newKubeConfig(h.env, s, slices.Concat(rbac, []byte("\n---\n"), r.netdata.SystemObjects())))
+	components := []supervise.Component{
+		r.child.component(),
+		h.node.component(kubeComponent),
+	}
+	components = append(components, r.netdata.Components()...)
+	r.supervisor, err = supervise.New(h.log, components...)
+	return r, err
+}
+
+// siteComponent keeps what runs in step with the accepted commit.
+func (h *hall) siteComponent() supervise.Component {
+	return supervise.Component{Name: "site", Grace: siteGrace, Run: func(ctx context.Context, ready func()) error {
+		stop := func() {}
+		defer func() { stop() }()
+		failed := make(chan error, 1)
+		for {
+			snap, accepted := h.reconciler.Accepted()
+			if snap != nil {
+				next, err := decodeSite(snap, h.boot.Repository.Path, h.env.Name)
+				if err != nil {
+					return fmt.Errorf("commit %s was accepted, but this version of bothy cannot read it: %w", snap.Commit, err)
+				}
+				if !next.equal(h.currentSite()) {
+					stop()
+					if stop, err = h.startSite(ctx, next, failed); err != nil {
+						return err
+					}
+					ready()
+				}
+			}
+			select {
+			case <-accepted:
+			case err := <-failed:
+				return err
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	}}
+}
+
+// siteGrace covers the stop of everything in the site.
+const siteGrace = kubeGrace * 2
+
+func (h *hall) startSite(ctx context.Context, s *site, failed chan<- error) (stop func(), err error) {
+	running, err := h.newRunningSite(s)
+	if err != nil {
+		return func() {}, err
+	}
+	h.setSite(running)
+	ctx, cancel := context.WithCancel(ctx)
+	var done sync.WaitGroup
+	done.Go(func() {
+		if err := running.supervisor.Run(ctx); err != nil {
+			failed <- err
+		}
+	})
+	return func() {
+		cancel()
+		done.Wait()
+		h.setSite(nil)
+	}, nil
+}
+
+func (h *hall) setSite(r *runningSite) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.site = r
+	close(h.changed)
+	h.changed = make(chan struct{})
+}
+
+func (h *hall) running() (*runningSite, <-chan struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.site, h.changed
+}
+
+func (h *hall) currentSite() *site {
+	if r, _ := h.running(); r != nil {
+		return r.site
+	}
+	return nil
+}
+
+func parsePrefixes(cidrs []string) ([]netip.Prefix, error) {
+	out := make([]netip.Prefix, 0, len(cidrs))
+	for _, c := range cidrs {
+		p, err := netip.ParsePrefix(c)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+// firstNodeRange is the range the controller manager gives to the first node:
+// the first /24. Knowing it saves a round trip through the API at first boot;
+// the dataplane corrects it should the Node object say otherwise.
+func firstNodeRange(pods netip.Prefix) netip.Prefix {
+	return netip.PrefixFrom(pods.Addr(), max(pods.Bits(), 24))
+}
+
+// upstreams are the resolvers for names outside the cluster.
+func upstreams(configured []string, resolvConf string) []netip.AddrPort {
+	if len(configured) == 0 {
+		configured = nameservers(resolvConf)
+	}
+	var out []netip.AddrPort
+	for _, u := range configured {
+		if a, err := netip.ParseAddr(u); err == nil {
+			out = append(out, netip.AddrPortFrom(a, 53))
+		} else if ap, err := netip.ParseAddrPort(u); err == nil {
+			out = append(out, ap)
+		}
+	}
+	return out
+}
+
+// portRange reads a range that was checked when the Cluster was decoded.
+func portRange(text string) (r netdata.PortRange) {
+	_, _ = fmt.Sscanf(text, "%d-%d", &r.First, &r.Last)
+	return r
+}

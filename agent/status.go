@@ -1,0 +1,76 @@
+package agent
+
+import (
+	"time"
+
+	"github.com/bothy-os/bothy/bootstrap"
+	"github.com/bothy-os/bothy/internal/supervise"
+	"github.com/bothy-os/bothy/internal/version"
+	"github.com/bothy-os/bothy/netdata"
+	"github.com/bothy-os/bothy/node"
+	"github.com/bothy-os/bothy/reconciler"
+)
+
+// Status is a node as `bothy status -o json` prints it.
+type Status struct {
+	Node       NodeStatus        `json:"node"`
+	Processes  []ProcessStatus   `json:"processes"`
+	Components []ComponentStatus `json:"components"`
+	// Git is the way from the repository to the cluster.
+	Git reconciler.Status `json:"git"`
+	// ControlPlane and Kubelet are nil while `bothy kube` is not running.
+	ControlPlane *bootstrap.Status `json:"controlPlane,omitempty"`
+	Kubelet      *node.Status      `json:"kubelet,omitempty"`
+	Network      *netdata.Status   `json:"network,omitempty"`
+	// URLs are where NodePort Services answer.
+	URLs []string `json:"urls,omitempty"`
+	// Milestones are seconds from the start of the node to the first time each
+	// of these held: apiReady, nodeReady, commitApplied, workloadsReady.
+	Milestones map[string]float64 `json:"milestones,omitempty"`
+}
+
+// NodeStatus is the machine itself.
+type NodeStatus struct {
+	Name    string       `json:"name"`
+	IP      string       `json:"ip"`
+	Ready   bool         `json:"ready"`
+	Reason  string       `json:"reason,omitempty"`
+	BootID  string       `json:"bootID"`
+	Started time.Time    `json:"started"`
+	Version version.Info `json:"version"`
+	// TrustNone says that unsigned commits are accepted.
+	TrustNone bool `json:"trustNone,omitempty"`
+}
+
+// ProcessStatus is one of bothy's processes, by its number inside the node.
+type ProcessStatus struct {
+	Name string `json:"name"`
+	PID  int    `json:"pid"`
+}
+
+// ComponentStatus is a component and the process it runs in.
+type ComponentStatus struct {
+	Process string `json:"process"`
+	supervise.Status
+}
+
+// KubeStatus is what `bothy kube` says about itself.
+type KubeStatus struct {
+	PID          int                `json:"pid"`
+	Hash         string             `json:"hash"`
+	Components   []supervise.Status `json:"components"`
+	ControlPlane bootstrap.Status   `json:"controlPlane"`
+	Kubelet      node.Status        `json:"kubelet"`
+}
+
+func (s *KubeStatus) ready(component string) bool {
+	if s == nil {
+		return false
+	}
+	for _, c := range s.Components {
+		if c.Name == component {
+			return c.State == supervise.Ready || c.State == supervise.Done
+		}
+	}
+	return false
+}

@@ -1,0 +1,160 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/bothy-os/bothy/internal/supervise"
+	"github.com/bothy-os/bothy/internal/version"
+	"github.com/bothy-os/bothy/os/boot"
+)
+
+// statusComponent answers on the agent's socket.
+func (h *hall) statusComponent() supervise.Component {
+	return supervise.Component{Name: "status-api", Run: func(ctx context.Context, ready func()) error {
+		mux := http.NewServeMux()
+		mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
+			changed := func() <-chan struct{} { return h.statusChanged(r.Context()) }
+			statusHandler(h.status, changed)(w, r)
+		})
+		mux.HandleFunc("GET /v1/kubeconfig", h.serveKubeconfig)
+		mux.HandleFunc("POST /v1/reconcile", h.serveReconcile)
+		mux.Handle("GET /metrics", promhttp.Handler())
+		return serveSocket(ctx, boot.AgentSocket, mux, ready)
+	}}
+}
+
+func (h *hall) serveReconcile(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Query().Get("wait") == "" {
+		h.reconciler.Trigger()
+		return
+	}
+	if err := h.reconciler.Reconcile(r.Context()); err != nil {
+		http.Error(w, err.Error(), http.StatusConflict)
+	}
+}
+
+// serveKubeconfig sends the administrator's kubeconfig with the files it
+// refers to put inside.
+func (h *hall) serveKubeconfig(w http.ResponseWriter, _ *http.Request) {
+	config, err := clientcmd.LoadFromFile(h.paths.AdminKubeconfig())
+	if err == nil {
+		err = clientcmdapi.FlattenConfig(config)
+	}
+	if err != nil {
+		http.Error(w, fmt.Sprintf("the control plane has no certificates yet: %v", err), http.StatusServiceUnavailable)
+		return
+	}
+	rename(config, h.env.Name)
+	data, err := clientcmd.Write(*config)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	_, _ = w.Write(data) // the client has gone away
+}
+
+// rename calls cluster, user and context after the node, so that kubeconfigs
+// of several nodes can be merged.
+func rename(c *clientcmdapi.Config, node string) {
+	context := c.Contexts[c.CurrentContext]
+	if context == nil {
+		return
+	}
+	c.Clusters = map[string]*clientcmdapi.Cluster{node: c.Clusters[context.Cluster]}
+	c.AuthInfos = map[string]*clientcmdapi.AuthInfo{node + "-admin": c.AuthInfos[context.AuthInfo]}
+	context.Cluster, context.AuthInfo = node, node+"-admin"
+	c.Contexts = map[string]*clientcmdapi.Context{node: context}
+	c.CurrentContext = node
+}
+
+// status puts together what the parts of the node say.
+func (h *hall) status() Status {
+	st := Status{
+		Git: h.reconciler.Status(),
+		Node: NodeStatus{
+			Name: h.env.Name, IP: h.env.Address, BootID: h.env.BootID,
+			Started: time.Unix(0, h.env.StartedAt), Version: version.Get(), TrustNone: h.boot.Trust.None,
+		},
+		Processes:  []ProcessStatus{{Name: "agent", PID: os.Getpid()}},
+		Milestones: h.milestones.get(),
+	}
+	for _, c := range h.outer.Status() {
+		st.Components = append(st.Components, ComponentStatus{Process: "agent", Status: c})
+	}
+	st.Node.Reason = "waiting for an accepted commit"
+	running, _ := h.running()
+	if running == nil {
+		return st
+	}
+	for _, c := range running.supervisor.Status() {
+		st.Components = append(st.Components, ComponentStatus{Process: "agent", Status: c})
+	}
+	network := running.netdata.Status()
+	st.Network = &network
+	kube, _ := running.child.Status()
+	if kube == nil {
+		st.Node.Reason = "bothy kube is not running"
+		return st
+	}
+	st.Processes = append(st.Processes, ProcessStatus{Name: "kube", PID: kube.PID})
+	for _, c := range kube.Components {
+		st.Components = append(st.Components, ComponentStatus{Process: "kube", Status: c})
+	}
+	st.ControlPlane, st.Kubelet = &kube.ControlPlane, &kube.Kubelet
+	st.Node.Ready, st.Node.Reason, st.URLs = h.node.get()
+	return st
+}
+
+// statusChanged returns a channel that is closed at the next change of
+// anything status reports, or when ctx ends.
+func (h *hall) statusChanged(ctx context.Context) <-chan struct{} {
+	sources := []<-chan struct{}{h.outer.Changed(), h.reconciler.Changed(), h.node.changedChan(), h.milestones.changedChan()}
+	running, siteChanged := h.running()
+	sources = append(sources, siteChanged)
+	if running != nil {
+		_, kubeChanged := running.child.Status()
+		sources = append(sources, running.supervisor.Changed(), kubeChanged)
+	}
+	return firstOf(ctx, sources)
+}
+
+// firstOf returns a channel that is closed when one of sources is, or ctx ends.
+func firstOf(ctx context.Context, sources []<-chan struct{}) <-chan struct{} {
+	out := make(chan struct{})
+	ctx, cancel := context.WithCancel(ctx)
+	for _, source := range sources {
+		go func() {
+			select {
+			case <-source:
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
+	}
+	go func() {
+		<-ctx.Done()
+		cancel()
+		close(out)
+	}()
+	return out
+}
+
+// nameservers lists the servers of a resolver configuration.
+func nameservers(resolvConf string) []string {
+	var out []string
+	for line := range strings.Lines(resolvConf) {
+		if fields := strings.Fields(line); len(fields) >= 2 && fields[0] == "nameserver" {
+			out = append(out, fields[1])
+		}
+	}
+	return out
+}

@@ -1,0 +1,87 @@
+package v1alpha1
+
+import (
+	"net/netip"
+	"time"
+)
+
+// NewCluster returns the single-node cluster of a site without cluster.yaml.
+func NewCluster(name string) *Cluster {
+	c := &Cluster{TypeMeta: TypeMeta{APIVersion: GroupVersion, Kind: "Cluster"}, Metadata: ObjectMeta{Name: name}}
+	c.Default()
+	return c
+}
+
+// NewMachine returns the settings of a node that has no file of its own.
+func NewMachine(name string) *Machine {
+	m := &Machine{TypeMeta: TypeMeta{APIVersion: GroupVersion, Kind: "Machine"}, Metadata: ObjectMeta{Name: name}}
+	m.Default()
+	return m
+}
+
+// Default fills in every setting that was left out.
+func (c *Cluster) Default() {
+	s := &c.Spec
+	if len(s.Network.PodCIDRs) == 0 {
+		s.Network.PodCIDRs = []string{"10.244.0.0/16"}
+	}
+	if len(s.Network.ServiceCIDRs) == 0 {
+		s.Network.ServiceCIDRs = []string{"10.96.0.0/16"}
+	}
+	setDefault(&s.Network.NodePortRange, "30000-32767")
+	setDefault(&s.Network.DNS.Domain, "cluster.local")
+	setDefault(&s.Network.DNS.Address, nthAddress(s.Network.ServiceCIDRs[0], 10))
+	setDefault(&s.ControlPlane.Port, 6443)
+	setDefault(&s.ControlPlane.EventTTL.Duration, time.Hour)
+	setDefault(&s.ControlPlane.Etcd.QuotaMiB, 2048)
+	setDefault(&s.ControlPlane.Etcd.CompactionInterval.Duration, 5*time.Minute)
+	setDefault(&s.Security.PodSecurity.Enforce, "baseline")
+	setDefault(&s.Security.PodSecurity.Warn, "restricted")
+	setDefault(&s.Security.PodSecurity.Audit, "restricted")
+	setDefault(&s.Security.Encryption.RotateEvery.Duration, 90*24*time.Hour)
+	setDefault(&s.Security.Audit.MaxSizeMiB, 20)
+	setDefault(&s.Security.Audit.MaxBackups, 5)
+	setDefault(&s.Node.MaxPods, 110)
+	setDefault(&s.Storage.Local.ClassName, "local")
+	setDefault(&s.Storage.Local.ReclaimPolicy, "Delete")
+}
+
+// Default fills in every setting that was left out.
+func (m *Machine) Default() { setDefault(&m.Spec.Role, "control-plane") }
+
+// Default fills in every setting that was left out.
+func (r *TrustRoot) Default() {
+	for i := range r.Rules {
+		setDefault(&r.Rules[i].Threshold, 1)
+	}
+}
+
+// Default fills in every setting that was left out.
+func (b *BootConfig) Default() {
+	setDefault(&b.Repository.Branch, "main")
+	setDefault(&b.Repository.Interval.Duration, 30*time.Second)
+	if b.Trust.Root != nil {
+		b.Trust.Root.Default()
+	}
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// nthAddress returns the n-th address of a range, or "" if the range cannot be
+// parsed: validation says so afterwards.
+func nthAddress(cidr string, n int) string {
+	p, err := netip.ParsePrefix(cidr)
+	if err != nil {
+		return ""
+	}
+	a := p.Masked().Addr()
+	for range n {
+		a = a.Next()
+	}
+	return a.String()
+}

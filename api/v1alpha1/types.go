@@ -1,0 +1,261 @@
+package v1alpha1
+
+import "time"
+
+// GroupVersion is the apiVersion of every kind in this package.
+const GroupVersion = "bothy.dev/v1alpha1"
+
+// TypeMeta says what a document is.
+type TypeMeta struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+}
+
+// ObjectMeta is the part of Kubernetes' metadata that a file in Git needs.
+type ObjectMeta struct {
+	Name        string            `json:"name"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+}
+
+// Duration is a time span written as Go writes it: "90s", "24h".
+type Duration struct{ time.Duration }
+
+// Cluster describes one site: clusters/<site>/cluster.yaml. Every field has a
+// default; a site without the file gets a single-node cluster.
+type Cluster struct {
+	TypeMeta `json:",inline"`
+	Metadata ObjectMeta  `json:"metadata"`
+	Spec     ClusterSpec `json:"spec"`
+}
+
+// ClusterSpec holds the settings of the control plane, the network and the
+// node services. Changing one restarts only the process that uses it.
+type ClusterSpec struct {
+	Network      NetworkSpec      `json:"network,omitempty"`
+	ControlPlane ControlPlaneSpec `json:"controlPlane,omitempty"`
+	Security     SecuritySpec     `json:"security,omitempty"`
+	Node         NodeSpec         `json:"node,omitempty"`
+	Storage      StorageSpec      `json:"storage,omitempty"`
+}
+
+// NetworkSpec is fixed at first boot: Kubernetes cannot renumber a cluster.
+type NetworkSpec struct {
+	// PodCIDRs are the ranges pods get addresses from, at most one per family.
+	// Default 10.244.0.0/16.
+	PodCIDRs []string `json:"podCIDRs,omitempty"`
+	// ServiceCIDRs are the ranges of ClusterIPs. Default 10.96.0.0/16.
+	ServiceCIDRs []string `json:"serviceCIDRs,omitempty"`
+	// NodePortRange is "first-last". Default 30000-32767.
+	NodePortRange string `json:"nodePortRange,omitempty"`
+	// DNS is the cluster's name service.
+	DNS DNSSpec `json:"dns,omitempty"`
+}
+
+// DNSSpec configures cluster DNS.
+type DNSSpec struct {
+	// Domain is the cluster domain. Default cluster.local.
+	Domain string `json:"domain,omitempty"`
+	// Address is the ClusterIP of DNS. Default: the tenth address of the first
+	// service range.
+	Address string `json:"address,omitempty"`
+	// Upstreams answer names outside the cluster, as "ip" or "ip:port".
+	// Default: the machine's own resolvers.
+	Upstreams []string `json:"upstreams,omitempty"`
+}
+
+// ControlPlaneSpec tunes the upstream components.
+type ControlPlaneSpec struct {
+	// Port is the API server's TCP port. Default 6443.
+	Port int `json:"port,omitempty"`
+	// ExtraSANs are further names and addresses in the API server's certificate.
+	ExtraSANs []string `json:"extraSANs,omitempty"`
+	// EventTTL is how long Kubernetes events are kept. Default 1h.
+	EventTTL Duration `json:"eventTTL,omitempty"`
+	// APIServer, ControllerManager and Scheduler hold upstream flags by name,
+	// without dashes, for what has no field here. Flags that bothy sets itself
+	// are refused.
+	APIServer         ComponentSpec `json:"apiServer,omitempty"`
+	ControllerManager ComponentSpec `json:"controllerManager,omitempty"`
+	Scheduler         ComponentSpec `json:"scheduler,omitempty"`
+	// Etcd is the embedded store.
+	Etcd EtcdSpec `json:"etcd,omitempty"`
+}
+
+// ComponentSpec passes flags to an upstream component.
+type ComponentSpec struct {
+	ExtraArgs map[string]string `json:"extraArgs,omitempty"`
+}
+
+// EtcdSpec tunes the embedded etcd.
+type EtcdSpec struct {
+	// QuotaMiB is the largest size of the database file. Default 2048.
+	QuotaMiB int `json:"quotaMiB,omitempty"`
+	// CompactionInterval is how often old revisions are dropped. Default 5m.
+	CompactionInterval Duration `json:"compactionInterval,omitempty"`
+}
+
+// SecuritySpec holds the defaults a reviewer would ask for; see docs/security.md.
+type SecuritySpec struct {
+	PodSecurity PodSecuritySpec `json:"podSecurity,omitempty"`
+	Encryption  EncryptionSpec  `json:"encryption,omitempty"`
+	Audit       AuditSpec       `json:"audit,omitempty"`
+}
+
+// PodSecuritySpec is the cluster-wide default of Pod Security admission. A
+// namespace label overrides it.
+type PodSecuritySpec struct {
+	// Enforce, Warn and Audit are privileged, baseline or restricted.
+	// Defaults: baseline, restricted, restricted.
+	Enforce string `json:"enforce,omitempty"`
+	Warn    string `json:"warn,omitempty"`
+	Audit   string `json:"audit,omitempty"`
+	// ExemptNamespaces are not checked, beside kube-system and bothy-system.
+	ExemptNamespaces []string `json:"exemptNamespaces,omitempty"`
+}
+
+// EncryptionSpec governs encryption of Secrets in etcd.
+type EncryptionSpec struct {
+	// RotateEvery is the age at which the key is replaced and all Secrets are
+	// rewritten. Default 2160h (90 days).
+	RotateEvery Duration `json:"rotateEvery,omitempty"`
+}
+
+// AuditSpec governs the API server's audit log.
+type AuditSpec struct {
+	// Disabled turns the audit log off.
+	Disabled bool `json:"disabled,omitempty"`
+	// MaxSizeMiB is the size at which the file is rotated. Default 20.
+	MaxSizeMiB int `json:"maxSizeMiB,omitempty"`
+	// MaxBackups is the number of rotated files kept. Default 5.
+	MaxBackups int `json:"maxBackups,omitempty"`
+}
+
+// NodeSpec holds kubelet settings that apply to every node.
+type NodeSpec struct {
+	// MaxPods per node. Default 110.
+	MaxPods int `json:"maxPods,omitempty"`
+	// Labels and Taints are set at registration.
+	Labels map[string]string `json:"labels,omitempty"`
+}
+
+// StorageSpec configures the built-in local volume provisioner.
+type StorageSpec struct {
+	Local LocalStorageSpec `json:"local,omitempty"`
+}
+
+// LocalStorageSpec is the StorageClass for volumes on the node's own disk.
+type LocalStorageSpec struct {
+	// Disabled removes the StorageClass; existing volumes stay.
+	Disabled bool `json:"disabled,omitempty"`
+	// ClassName is the StorageClass. Default local.
+	ClassName string `json:"className,omitempty"`
+	// NotDefault keeps it from being the default class.
+	NotDefault bool `json:"notDefault,omitempty"`
+	// ReclaimPolicy is Delete or Retain. Default Delete.
+	ReclaimPolicy string `json:"reclaimPolicy,omitempty"`
+}
+
+// Machine describes one node: clusters/<site>/machines/<name>.yaml.
+type Machine struct {
+	TypeMeta `json:",inline"`
+	Metadata ObjectMeta  `json:"metadata"`
+	Spec     MachineSpec `json:"spec"`
+}
+
+// MachineSpec holds what differs between nodes.
+type MachineSpec struct {
+	// Role is control-plane or worker. Default control-plane.
+	Role string `json:"role,omitempty"`
+	// Labels and Taints are set on the Node.
+	Labels map[string]string `json:"labels,omitempty"`
+	Taints []Taint           `json:"taints,omitempty"`
+}
+
+// Taint is a Node taint.
+type Taint struct {
+	Key    string `json:"key"`
+	Value  string `json:"value,omitempty"`
+	Effect string `json:"effect"`
+}
+
+// TrustRoot says who may sign commits and what they may change:
+// trust/root.yaml.
+type TrustRoot struct {
+	TypeMeta `json:",inline"`
+	// Version never decreases from one commit to the next.
+	Version int64 `json:"version"`
+	// Signers are the people and machines whose signatures count.
+	Signers []Signer `json:"signers"`
+	// Rules limit signers to paths. Without rules every signer may change
+	// everything.
+	Rules []Rule `json:"rules,omitempty"`
+}
+
+// Signer is one key that may sign.
+type Signer struct {
+	// Name is what status and rules call the signer.
+	Name string `json:"name"`
+	// Kind is ssh or openpgp.
+	Kind string `json:"kind"`
+	// PublicKey is an OpenSSH public key line, or an armored OpenPGP key.
+	PublicKey string `json:"publicKey"`
+	// NotBefore and NotAfter bound the validity of signatures, RFC 3339.
+	NotBefore *time.Time `json:"notBefore,omitempty"`
+	NotAfter  *time.Time `json:"notAfter,omitempty"`
+}
+
+// Rule allows signers to change paths.
+type Rule struct {
+	// Signers are names from TrustRoot.Signers.
+	Signers []string `json:"signers"`
+	// Paths are patterns relative to the repository root; ** crosses
+	// directories.
+	Paths []string `json:"paths"`
+	// Threshold is how many different signers a change needs: 1, or 2 for a
+	// merge commit signed by one of commits signed by another. Default 1.
+	Threshold int `json:"threshold,omitempty"`
+}
+
+// BootConfig is the only configuration outside the repository: baked into the
+// image, on a seed partition, or written by `bothy up`.
+type BootConfig struct {
+	TypeMeta `json:",inline"`
+	// MachineName is this node's name. Default: the host name.
+	MachineName string         `json:"machineName,omitempty"`
+	Repository  RepositorySpec `json:"repository"`
+	// Trust is where the trust chain starts.
+	Trust BootTrust `json:"trust"`
+	// Network is how this node reaches others.
+	Network BootNetwork `json:"network,omitempty"`
+}
+
+// RepositorySpec says where the cluster is described.
+type RepositorySpec struct {
+	// URL is https://, ssh://, file:// or an absolute path.
+	URL string `json:"url"`
+	// Branch to follow. Default main.
+	Branch string `json:"branch,omitempty"`
+	// Path of the site in the repository, e.g. clusters/default.
+	Path string `json:"path"`
+	// Interval between polls. Default 30s.
+	Interval Duration `json:"interval,omitempty"`
+	// CredentialsFile holds credentials, never the boot configuration itself.
+	CredentialsFile string `json:"credentialsFile,omitempty"`
+}
+
+// BootTrust is exactly one of a trust root or an explicit "none".
+type BootTrust struct {
+	// Root is the initial trust root, in full.
+	Root *TrustRoot `json:"root,omitempty"`
+	// None accepts unsigned commits. `bothy status` shows it in red.
+	None bool `json:"none,omitempty"`
+}
+
+// BootNetwork is the node's own address.
+type BootNetwork struct {
+	// Address is the node's IP address.
+	Address string `json:"address,omitempty"`
+	// Interface carries it.
+	Interface string `json:"interface,omitempty"`
+}

@@ -1,0 +1,288 @@
+package v1alpha1
+
+import (
+	"fmt"
+	"net/netip"
+	"net/url"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+var (
+	dnsLabel     = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+	dnsSubdomain = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
+	signerName   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}$`)
+)
+
+type problems []*FieldError
+
+func (p *problems) add(field, remedy, format string, args ...any) {
+	*p = append(*p, &FieldError{Field: field, Problem: fmt.Sprintf(format, args...), Remedy: remedy})
+}
+
+// Validate returns what is wrong with a defaulted Cluster.
+func (c *Cluster) Validate() []*FieldError {
+	var p problems
+	if c.Metadata.Name != "" && !dnsSubdomain.MatchString(c.Metadata.Name) {
+		p.add("metadata.name", "use lower-case letters, digits and dashes", "%q is not a valid name", c.Metadata.Name)
+	}
+	c.Spec.Network.validate(&p)
+	c.Spec.ControlPlane.validate(&p)
+	c.validatePort(&p)
+	c.Spec.Security.validate(&p)
+	if n := c.Spec.Node.MaxPods; n < 1 || n > 500 {
+		p.add("spec.node.maxPods", "", "must be 1 to 500, not %d", n)
+	}
+	l := c.Spec.Storage.Local
+	if !dnsSubdomain.MatchString(l.ClassName) {
+		p.add("spec.storage.local.className", "use lower-case letters, digits and dashes", "%q is not a valid name", l.ClassName)
+	}
+	oneOf(&p, "spec.storage.local.reclaimPolicy", l.ReclaimPolicy, "Delete", "Retain")
+	return p
+}
+
+// nodePorts are the ports that the node's own services listen on.
+var nodePorts = map[int]string{53: "cluster DNS", 10250: "the kubelet", 10251: "the metrics API"}
+
+// validatePort keeps the API server from a port that is taken on every node.
+func (c *Cluster) validatePort(p *problems) {
+	port := c.Spec.ControlPlane.Port
+	var first, last int
+	if _, err := fmt.Sscanf(c.Spec.Network.NodePortRange, "%d-%d", &first, &last); err == nil && port >= first && port <= last {
+		p.add("spec.controlPlane.port", "choose a port outside of it", "%d is in use: it is in the node port range %s", port, c.Spec.Network.NodePortRange)
+	}
+	if user, taken := nodePorts[port]; taken {
+		p.add("spec.controlPlane.port", "choose another port, such as 6443", "%d is in use by %s", port, user)
+	}
+}
+
+func (n *NetworkSpec) validate(p *problems) {
+	pods := prefixes(p, "spec.network.podCIDRs", n.PodCIDRs, 8, 24)
+	services := prefixes(p, "spec.network.serviceCIDRs", n.ServiceCIDRs, 12, 28)
+	for _, a := range pods {
+		for i, b := range services {
+			if a.Overlaps(b) {
+				p.add(fmt.Sprintf("spec.network.serviceCIDRs[%d]", i), "choose ranges that do not overlap", "%s overlaps the pod range %s", b, a)
+			}
+		}
+	}
+	var first, last int
+	if _, err := fmt.Sscanf(n.NodePortRange, "%d-%d", &first, &last); err != nil || first < 1 || last > 65535 || first > last {
+		p.add("spec.network.nodePortRange", `write "first-last", such as "30000-32767"`, "%q is not a port range", n.NodePortRange)
+	}
+	if !dnsSubdomain.MatchString(n.DNS.Domain) {
+		p.add("spec.network.dns.domain", "", "%q is not a domain name", n.DNS.Domain)
+	}
+	if a, err := netip.ParseAddr(n.DNS.Address); len(services) > 0 {
+		if err != nil || !slices.ContainsFunc(services, func(s netip.Prefix) bool { return s.Contains(a) }) {
+			p.add("spec.network.dns.address", "", "%q is not an address in the service range %s", n.DNS.Address, services[0])
+		}
+	}
+	for i, u := range n.DNS.Upstreams {
+		if _, err := netip.ParseAddr(u); err == nil {
+			continue
+		}
+		if _, err := netip.ParseAddrPort(u); err != nil {
+			p.add(fmt.Sprintf("spec.network.dns.upstreams[%d]", i), "", "%q is not an address or address:port", u)
+		}
+	}
+}
+
+// prefixes parses ranges, one per family at most, within the given sizes of
+// prefix (IPv4; the same number of host bits holds for IPv6).
+func prefixes(p *problems, field string, cidrs []string, shortest, longest int) []netip.Prefix {
+	var out []netip.Prefix
+	seen := map[bool]bool{}
+	for i, c := range cidrs {
+		at := fmt.Sprintf("%s[%d]", field, i)
+		pre, err := netip.ParsePrefix(c)
+		switch {
+		case err != nil:
+			p.add(at, `write a range such as "10.244.0.0/16"`, "%q is not an address range", c)
+			continue
+		case pre != pre.Masked():
+			p.add(at, fmt.Sprintf("write %q", pre.Masked()), "%q has bits set beyond its prefix", c)
+			continue
+		case seen[pre.Addr().Is4()]:
+			p.add(at, "keep one range per address family", "a second range of the same family")
+			continue
+		case !pre.Addr().Is4():
+			p.add(at, "use an IPv4 range", "IPv6 ranges are not supported yet")
+			continue
+		case pre.Bits() < shortest || pre.Bits() > longest:
+			p.add(at, fmt.Sprintf("choose a prefix between /%d and /%d", shortest, longest), "/%d is not usable here", pre.Bits())
+			continue
+		}
+		seen[pre.Addr().Is4()] = true
+		out = append(out, pre)
+	}
+	return out
+}
+
+func (c *ControlPlaneSpec) validate(p *problems) {
+	if c.Port < 1 || c.Port > 65535 {
+		p.add("spec.controlPlane.port", "", "must be 1 to 65535, not %d", c.Port)
+	}
+	atLeast(p, "spec.controlPlane.eventTTL", c.EventTTL.Duration, time.Minute)
+	atLeast(p, "spec.controlPlane.etcd.compactionInterval", c.Etcd.CompactionInterval.Duration, time.Minute)
+	if q := c.Etcd.QuotaMiB; q < 64 || q > 8192 {
+		p.add("spec.controlPlane.etcd.quotaMiB", "", "must be 64 to 8192, not %d", q)
+	}
+	for i, san := range c.ExtraSANs {
+		if _, err := netip.ParseAddr(san); err != nil && !dnsSubdomain.MatchString(strings.TrimPrefix(san, "*.")) {
+			p.add(fmt.Sprintf("spec.controlPlane.extraSANs[%d]", i), "", "%q is neither an address nor a DNS name", san)
+		}
+	}
+}
+
+func (s *SecuritySpec) validate(p *problems) {
+	for _, l := range []struct{ field, value string }{
+		{"enforce", s.PodSecurity.Enforce}, {"warn", s.PodSecurity.Warn}, {"audit", s.PodSecurity.Audit},
+	} {
+		oneOf(p, "spec.security.podSecurity."+l.field, l.value, "privileged", "baseline", "restricted")
+	}
+	for i, ns := range s.PodSecurity.ExemptNamespaces {
+		if !dnsLabel.MatchString(ns) {
+			p.add(fmt.Sprintf("spec.security.podSecurity.exemptNamespaces[%d]", i), "", "%q is not a namespace name", ns)
+		}
+	}
+	atLeast(p, "spec.security.encryption.rotateEvery", s.Encryption.RotateEvery.Duration, time.Hour)
+	if s.Audit.MaxSizeMiB < 1 {
+		p.add("spec.security.audit.maxSizeMiB", "", "must be at least 1")
+	}
+	if s.Audit.MaxBackups < 1 {
+		p.add("spec.security.audit.maxBackups", "", "must be at least 1")
+	}
+}
+
+// Validate returns what is wrong with a defaulted Machine.
+func (m *Machine) Validate() []*FieldError {
+	var p problems
+	if !dnsSubdomain.MatchString(m.Metadata.Name) {
+		p.add("metadata.name", "use lower-case letters, digits and dashes", "%q is not a valid node name", m.Metadata.Name)
+	}
+	oneOf(&p, "spec.role", m.Spec.Role, "control-plane", "worker")
+	for i, t := range m.Spec.Taints {
+		if t.Key == "" {
+			p.add(fmt.Sprintf("spec.taints[%d].key", i), "", "is empty")
+		}
+		oneOf(&p, fmt.Sprintf("spec.taints[%d].effect", i), t.Effect, "NoSchedule", "PreferNoSchedule", "NoExecute")
+	}
+	return p
+}
+
+// Validate returns what is wrong with a defaulted TrustRoot.
+func (r *TrustRoot) Validate() []*FieldError {
+	var p problems
+	if r.Version < 1 {
+		p.add("version", "start with version: 1 and add one at each change", "must be at least 1, not %d", r.Version)
+	}
+	if len(r.Signers) == 0 {
+		p.add("signers", "add the name and public key of at least one signer", "is empty: nobody could ever sign")
+	}
+	names := map[string]bool{}
+	for i, s := range r.Signers {
+		at := fmt.Sprintf("signers[%d]", i)
+		if !signerName.MatchString(s.Name) {
+			p.add(at+".name", "use letters, digits and . _ @ + -", "%q is not a valid signer name", s.Name)
+		}
+		if names[s.Name] {
+			p.add(at+".name", "give each key its own signer name", "signer %q is listed twice", s.Name)
+		}
+		names[s.Name] = true
+		oneOf(&p, at+".kind", s.Kind, "ssh", "openpgp")
+		if strings.TrimSpace(s.PublicKey) == "" {
+			p.add(at+".publicKey", "paste the public key", "is empty")
+		}
+		if s.NotBefore != nil && s.NotAfter != nil && !s.NotBefore.Before(*s.NotAfter) {
+			p.add(at+".notAfter", "", "is not after notBefore")
+		}
+	}
+	for i, rule := range r.Rules {
+		rule.validate(&p, fmt.Sprintf("rules[%d]", i), names)
+	}
+	return p
+}
+
+func (r *Rule) validate(p *problems, at string, names map[string]bool) {
+	if len(r.Signers) == 0 {
+		p.add(at+".signers", "", "is empty")
+	}
+	for i, s := range r.Signers {
+		if !names[s] {
+			p.add(fmt.Sprintf("%s.signers[%d]", at, i), "add the signer or remove the name", "%q is not one of the signers", s)
+		}
+	}
+	if len(r.Paths) == 0 {
+		p.add(at+".paths", `write "**" for everything`, "is empty")
+	}
+	for i, pattern := range r.Paths {
+		if pattern == "" || strings.HasPrefix(pattern, "/") || path.Clean(pattern) != strings.TrimSuffix(pattern, "/") || strings.HasPrefix(pattern, "..") {
+			p.add(fmt.Sprintf("%s.paths[%d]", at, i), "write a path relative to the repository root", "%q is not a clean relative path", pattern)
+		}
+	}
+	if r.Threshold < 1 || r.Threshold > 2 {
+		p.add(at+".threshold", "", "must be 1 or 2, not %d", r.Threshold)
+	}
+}
+
+// Validate returns what is wrong with a defaulted BootConfig.
+func (b *BootConfig) Validate() []*FieldError {
+	var p problems
+	if b.MachineName != "" && !dnsSubdomain.MatchString(b.MachineName) {
+		p.add("machineName", "use lower-case letters, digits and dashes", "%q is not a valid node name", b.MachineName)
+	}
+	b.Repository.validate(&p)
+	switch {
+	case b.Trust.Root == nil && !b.Trust.None:
+		p.add("trust", "give trust.root, or trust.none: true to accept commits that nobody signed", "no trust root is configured")
+	case b.Trust.Root != nil && b.Trust.None:
+		p.add("trust.none", "keep one of them", "cannot be true beside a trust root")
+	case b.Trust.Root != nil:
+		for _, e := range b.Trust.Root.Validate() {
+			p.add("trust.root."+e.Field, e.Remedy, "%s", e.Problem)
+		}
+	}
+	if a := b.Network.Address; a != "" {
+		if _, err := netip.ParseAddr(a); err != nil {
+			p.add("network.address", "", "%q is not an IP address", a)
+		}
+	}
+	return p
+}
+
+func (r *RepositorySpec) validate(p *problems) {
+	u, err := url.Parse(r.URL)
+	switch {
+	case r.URL == "":
+		p.add("repository.url", "say where the Git repository is", "is empty")
+	case strings.HasPrefix(r.URL, "/"):
+	case err != nil:
+		p.add("repository.url", "", "%q is not a URL", r.URL)
+	case u.Scheme == "http":
+		p.add("repository.url", "use https://, ssh:// or file://", "plain http is not accepted")
+	case !slices.Contains([]string{"https", "ssh", "file"}, u.Scheme):
+		p.add("repository.url", "use https://, ssh://, file:// or an absolute path", "scheme %q is not supported", u.Scheme)
+	case u.User != nil && u.Scheme == "https":
+		p.add("repository.url", "put credentials into repository.credentialsFile", "must not carry credentials")
+	}
+	if r.Path == "" || strings.HasPrefix(r.Path, "/") || path.Clean(r.Path) != r.Path || strings.HasPrefix(r.Path, "..") {
+		p.add("repository.path", `write the site's directory, such as "clusters/default"`, "%q is not a clean relative path", r.Path)
+	}
+	atLeast(p, "repository.interval", r.Interval.Duration, time.Second)
+}
+
+func oneOf(p *problems, field, value string, allowed ...string) {
+	if !slices.Contains(allowed, value) {
+		p.add(field, "write one of "+strings.Join(allowed, ", "), "%q is not allowed", value)
+	}
+}
+
+func atLeast(p *problems, field string, value, least time.Duration) {
+	if value < least {
+		p.add(field, "", "must be at least %s, not %s", least, value)
+	}
+}

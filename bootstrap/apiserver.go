@@ -1,0 +1,162 @@
+package bootstrap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"time"
+
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	encryptioncontroller "k8s.io/apiserver/pkg/server/options/encryptionconfig/controller"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	aggregatorapiserver "k8s.io/kube-aggregator/pkg/apiserver"
+	apiserverapp "k8s.io/kubernetes/cmd/kube-apiserver/app"
+	rbacrest "k8s.io/kubernetes/pkg/registry/rbac/rest"
+	schedulingrest "k8s.io/kubernetes/pkg/registry/scheduling/rest"
+
+	"github.com/bothy-os/bothy/bootstrap/listen"
+)
+
+const (
+	rolesHook           = "bothy/bootstrap-roles"
+	priorityClassesHook = "bothy/bootstrap-priority-classes"
+	// Upstream looks for changes of the encryption configuration once a
+	// minute, which makes a rotation take three.
+	encryptionPoll = 5 * time.Second
+	readyPoll      = 10 * time.Millisecond
+)
+
+// apiServer is what others in this process may use of the running API server.
+type apiServer struct {
+	// loopback has all rights and needs no certificate; it ends with the
+	// process.
+	loopback *rest.Config
+	client   kubernetes.Interface
+}
+
+// runAPIServer runs until ctx ends. It is ready when /readyz says so, which
+// includes the default roles.
+func (cp *ControlPlane) runAPIServer(ctx context.Context, ready func()) error {
+	addr := netip.AddrPortFrom(cp.cfg.NodeIP, uint16(cp.cfg.port()))
+	if err := listen.Check(addr, "spec.controlPlane.port"); err != nil {
+		return err
+	}
+	server, err := cp.buildAPIServer(ctx)
+	if err != nil {
+		return fmt.Errorf("set up the API server: %w", err)
+	}
+	prepared, err := server.PrepareRun()
+	if err != nil {
+		return fmt.Errorf("prepare the API server: %w", err)
+	}
+
+	waitCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		api, err := cp.api.wait(waitCtx)
+		if err == nil && waitReady(waitCtx, api.client) == nil {
+			ready()
+		}
+	}()
+	if err := prepared.Run(ctx); err != nil {
+		return fmt.Errorf("API server: %w", err)
+	}
+	return ctx.Err()
+}
+
+func (cp *ControlPlane) buildAPIServer(ctx context.Context) (*aggregatorapiserver.APIAggregator, error) {
+	encryptioncontroller.EncryptionConfigFileChangePollDuration = encryptionPoll
+	completed, err := cp.options.apiServer.Complete(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if errs := completed.Validate(); len(errs) > 0 {
+		return nil, utilerrors.NewAggregate(errs)
+	}
+	if completed.InformerName, err = cache.NewInformerName("kube-apiserver"); err != nil {
+		return nil, err
+	}
+	config, err := apiserverapp.NewConfig(completed)
+	if err != nil {
+		return nil, err
+	}
+	generic := config.KubeAPIs.ControlPlane.Generic
+	generic.DisabledPostStartHooks.Insert(rbacrest.PostStartHookName, schedulingrest.PostStartHookName)
+
+	completedConfig, err := config.Complete()
+	if err != nil {
+		return nil, err
+	}
+	server, err := apiserverapp.CreateServerChain(completedConfig)
+	if err != nil {
+		return nil, err
+	}
+	return server, cp.addHooks(server)
+}
+
+// addHooks adds our replacements of upstream's hooks. Hooks run when the
+// server listens, so this is also where others learn that it does.
+func (cp *ControlPlane) addHooks(server *aggregatorapiserver.APIAggregator) error {
+	loopback := rest.CopyConfig(server.GenericAPIServer.LoopbackClientConfig)
+	loopback.QPS = -1
+	loopback.WarningHandler = rest.NoWarnings{}
+	client, err := kubernetes.NewForConfig(loopback)
+	if err != nil {
+		return fmt.Errorf("make a client: %w", err)
+	}
+	api := &apiServer{loopback: loopback, client: client}
+	roles := func(hook genericapiserver.PostStartHookContext) error {
+		cp.api.set(api)
+		return retryFor(hook, 30*time.Second, func(ctx context.Context) error { return ensureRoles(ctx, client) })
+	}
+	classes := func(hook genericapiserver.PostStartHookContext) error {
+		return retryFor(hook, 30*time.Second, func(ctx context.Context) error { return ensurePriorityClasses(ctx, client) })
+	}
+	return errors.Join(
+		server.GenericAPIServer.AddPostStartHook(rolesHook, roles),
+		server.GenericAPIServer.AddPostStartHook(priorityClassesHook, classes),
+	)
+}
+
+func waitReady(ctx context.Context, client kubernetes.Interface) error {
+	return poll(ctx, readyPoll, func() bool {
+		code := 0
+		client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).StatusCode(&code)
+		return code == http.StatusOK
+	})
+}
+
+// poll asks until the answer is yes or ctx ends.
+func poll(ctx context.Context, every time.Duration, done func() bool) error {
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for !done() {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return ctx.Err()
+}
+
+// retryFor tries until it works, and returns the last error when the time is
+// up.
+func retryFor(ctx context.Context, limit time.Duration, try func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	var last error
+	err := poll(ctx, 50*time.Millisecond, func() bool {
+		last = try(ctx)
+		return last == nil
+	})
+	if last != nil {
+		return last
+	}
+	return err
+}

@@ -1,0 +1,11 @@
+// Command bothy is the agent, the Kubernetes process and the command line in
+// one; see package cli for the commands.
+package main
+
+import (
+	"os"
+
+	"github.com/bothy-os/bothy/agent/cli"
+)
+
+func main() { os.Exit(cli.Main()) }

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* conntrack.h: one row per flow, found from either end. */
+#pragma once
+
+#include "packet.h"
+
+/* ct_key orders the two ends. It returns FLOW_SWAPPED if it had to swap them. */
+static __always_inline int ct_key(const struct tuple *t, struct tuple *key)
+{
+	int swap = addr_less(&t->daddr, &t->saddr) ||
+		   (addr_equal(&t->saddr, &t->daddr) && t->dport < t->sport);
+
+	if (swap) {
+		tuple_reverse(t, key);
+		return FLOW_SWAPPED;
+	}
+	*key = *t;
+	return 0;
+}
+
+static __always_inline int ct_from_originator(const struct flow *f, int swapped)
+{
+	return (f->flags & FLOW_SWAPPED) == swapped;
+}
+
+/* Both sides have closed, or one has reset: nothing legitimate follows. */
+static __always_inline int ct_dead(const struct flow *f)
+{
+	return (f->flags & FLOW_RST) ||
+	       (f->flags & (FLOW_FIN_ORIG | FLOW_FIN_REPLY)) == (FLOW_FIN_ORIG | FLOW_FIN_REPLY);
+}
+
+/*
+ * ct_live: the flow is established and may not be given another backend or be
+ * displaced by another flow. A half-open one may: its peer did not answer.
+ */
+static __always_inline int ct_live(const struct tuple *t)
+{
+	struct tuple key;
+	struct flow *f;
+
+	ct_key(t, &key);
+	f = bpf_map_lookup_elem(&ct, &key);
+	return f && (f->flags & FLOW_REPLIED) && !(f->flags & (FLOW_FIN_ORIG | FLOW_FIN_REPLY | FLOW_RST));
+}
+
+/*
+ * ct_track notes the packet in its flow, which it creates if need be. A
+ * connection request on a flow that is closing starts it anew: a client
+ * that opens and closes quickly reuses its ports.
+ */
+static __always_inline void ct_track(const struct packet *p, __u16 extra)
+{
+	struct tuple key;
+	int swapped = ct_key(&p->real, &key);
+	struct flow *f = bpf_map_lookup_elem(&ct, &key);
+	struct node_state *ns;
+	__u32 tick = now();
+
+	if (f && !(p->t.proto == IPPROTO_TCP && starts_flow(p) &&
+		   (f->flags & (FLOW_FIN_ORIG | FLOW_FIN_REPLY | FLOW_RST)))) {
+		int from_originator = ct_from_originator(f, swapped);
+		__u16 flags = f->flags | extra;
+
+		if (!from_originator)
+			flags |= FLOW_REPLIED;
+		if (p->t.proto == IPPROTO_TCP) {
+			if (p->tcp_flags & TCP_FIN)
+				flags |= from_originator ? FLOW_FIN_ORIG : FLOW_FIN_REPLY;
+			if (p->tcp_flags & TCP_RST)
+				flags |= FLOW_RST;
+		}
+		/* Most packets change nothing: keep the cache line shared. */
+		if (flags != f->flags)
+			f->flags = flags;
+		if (tick != f->seen)
+			f->seen = tick;
+		return;
+	}
+	if (p->tcp_flags & TCP_RST)
+		return; /* the end of something unknown is not a flow */
+	ns = node_state();
+	struct flow fresh = {
+		.seen = tick,
+		.revision = ns ? ns->policy_revision : 0,
+		.flags = swapped | extra,
+	};
+	bpf_map_update_elem(&ct, &key, &fresh, BPF_ANY);
+}
+
+/* ct_is_reply: the packet answers a flow that its destination began. */
+static __always_inline int ct_is_reply(const struct tuple *t)
+{
+	struct tuple key;
+	int swapped = ct_key(t, &key);
+	struct flow *f = bpf_map_lookup_elem(&ct, &key);
+
+	return f && !ct_from_originator(f, swapped);
+}

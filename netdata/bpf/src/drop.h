@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* drop.h: why a packet was dropped or refused. One counter per reason and CPU. */
+#pragma once
+
+#include "family.h"
+
+/*
+ * The order is shared with Go (maps/drops.go) and only ever grows at the end:
+ * the counters are pinned and outlive the programs.
+ */
+enum drop_reason {
+	DROP_NONE,
+	DROP_MALFORMED,           /* headers are cut short or contradict each other */
+	DROP_SPOOFED,             /* source is not the address of the pod it came from */
+	DROP_FRAGMENT,            /* a fragment would need translation */
+	DROP_PROTOCOL,            /* a protocol without ports would need translation */
+	DROP_SERVICES_NOT_SYNCED, /* unknown service address before the first full sync */
+	DROP_NO_SNAT_PORT,        /* every tried source port towards the destination is taken */
+	DROP_REWRITE,             /* the kernel refused to change the packet */
+	DROP_NO_FLOW,             /* a segment to a service address that belongs to no flow */
+	REFUSED_NO_ENDPOINT,      /* answered with RST, ICMP or ECONNREFUSED */
+	REFUSED_NO_SERVICE,       /* same, no such port on this service address */
+	REFUSED_NO_FLOW,          /* same, state of the flow was lost */
+	DROP_REASONS
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, DROP_REASONS);
+	__type(key, __u32);
+	__type(value, __u64);
+} drops SEC(".maps");
+
+static __always_inline void count(enum drop_reason why)
+{
+	__u32 key = why;
+	__u64 *n = bpf_map_lookup_elem(&drops, &key);
+
+	if (n)
+		(*n)++;
+}
+
+static __always_inline int drop(enum drop_reason why)
+{
+	count(why);
+	return TC_ACT_SHOT;
+}
+
+/* Leave the packet to whoever comes next on the hook, at last to the stack. */
+#define PASS TC_ACT_UNSPEC

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* nat.h: claiming a translation and applying it. */
+#pragma once
+
+#include "config.h"
+#include "conntrack.h"
+
+#define PORT_TRIES 16
+
+static __always_inline void nat_apply(const struct nat *n, const struct tuple *t, struct tuple *out)
+{
+	out->saddr = n->saddr;
+	out->daddr = n->daddr;
+	out->sport = n->sport;
+	out->dport = n->dport;
+	out->proto = t->proto;
+	out->pad[0] = out->pad[1] = out->pad[2] = 0;
+}
+
+static __always_inline struct nat nat_row(const struct tuple *t, __u16 scope, __u16 to_real)
+{
+	struct nat n = {
+		.saddr = t->saddr,
+		.daddr = t->daddr,
+		.sport = t->sport,
+		.dport = t->dport,
+		.scope = scope,
+		.to_real = to_real,
+	};
+	return n;
+}
+
+static __always_inline int nat_same(const struct nat *a, const struct nat *b)
+{
+	return addr_equal(&a->saddr, &b->saddr) && addr_equal(&a->daddr, &b->daddr) &&
+	       a->sport == b->sport && a->dport == b->dport;
+}
+
+/*
+ * nat_claim reserves the answering direction of `want` for the flow `orig`. The
+ * row itself is the reservation: whoever inserts it first owns the tuple. A
+ * row left by a connection that has ended is taken over.
+ */
+static __always_inline int nat_claim(const struct tuple *orig, const struct tuple *want, __u16 scope, __u16 real_is_want)
+{
+	struct tuple key, back, real;
+	struct nat row, *old;
+
+	tuple_reverse(want, &key);
+	tuple_reverse(orig, &back);
+	row = nat_row(&back, scope, !real_is_want);
+	old = bpf_map_lookup_elem(&nats, &key);
+	if (!old) {
+		/* The same pair of sockets may also talk directly, untranslated. */
+		if (real_is_want && ct_live(want))
+			return 0;
+		return !bpf_map_update_elem(&nats, &key, &row, BPF_NOEXIST);
+	}
+	if (nat_same(old, &row))
+		return 1;
+	if (orig->proto != IPPROTO_TCP)
+		return 0;
+	real = key;
+	if (old->to_real)
+		nat_apply(old, &key, &real);
+	if (ct_live(&real))
+		return 0;
+	return !bpf_map_update_elem(&nats, &key, &row, BPF_EXIST);
+}
+
+/*
+ * nat_create writes both rows for orig -> want. real_is_want says which of the
+ * two conntrack knows. If the tuple is taken, or `spread` says that many senders share
+ * the source address, a source port is chosen; want is updated. Returns 0
+ * when none of the tried ports was free.
+ */
+static __always_inline int nat_create(const struct tuple *orig, struct tuple *want, __u16 scope,
+				      __u16 real_is_want, int spread)
+{
+	__u32 range = (__u32)cfg.snat_max - cfg.snat_min + 1;
+	struct nat row;
+
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < PORT_TRIES; i++) {
+		if (i || spread)
+			want->sport = bpf_htons((__u16)(cfg.snat_min + bpf_get_prandom_u32() % range));
+		if (!nat_claim(orig, want, scope, real_is_want))
+			continue;
+		row = nat_row(want, scope, real_is_want);
+		return !bpf_map_update_elem(&nats, orig, &row, BPF_ANY);
+	}
+	return 0;
+}
+
+/* replace_port changes a field of the transport header together with its checksum. */
+static __always_inline int replace_port(struct __sk_buff *skb, __u16 csum, __u64 flags, __u16 at, __be16 from, __be16 to)
+{
+	if (from == to)
+		return 0;
+	if (bpf_l4_csum_replace(skb, csum, from, to, flags | 2))
+		return -1;
+	return bpf_skb_store_bytes(skb, at, &to, 2, 0);
+}
+
+static __always_inline int replace_addr(struct __sk_buff *skb, __u16 csum, __u64 flags, __u16 at,
+					const struct addr *from, const struct addr *to)
+{
+	__s64 diff;
+
+	if (addr_equal(from, to))
+		return 0;
+	diff = bpf_csum_diff((__be32 *)from->word, ADDR_LEN, (__be32 *)to->word, ADDR_LEN, 0);
+	if (csum && bpf_l4_csum_replace(skb, csum, 0, diff, flags))
+		return -1;
+#if FAMILY == 4
+	if (bpf_l3_csum_replace(skb, ETH_HLEN + offsetof(struct iphdr, check), 0, diff, 0))
+		return -1;
+#endif
+	return bpf_skb_store_bytes(skb, at, to->word, ADDR_LEN, 0);
+}
+
+static __always_inline int rewrite_echo(struct __sk_buff *skb, struct packet *p, const struct tuple *to)
+{
+	int request = p->icmp_type == ICMP_ECHO_REQUEST;
+
+	return replace_port(skb, p->l4 + ICMP_CSUM, 0, p->l4 + ICMP_ID,
+			    request ? p->t.sport : p->t.dport, request ? to->sport : to->dport);
+}
+
+static __always_inline int rewrite_ports(struct __sk_buff *skb, struct packet *p, const struct tuple *to)
+{
+	__u16 csum = p->l4 + (p->t.proto == IPPROTO_TCP ? TCP_CSUM : UDP_CSUM);
+	__u64 flags = p->t.proto == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
+
+	if (replace_port(skb, csum, flags, p->l4, p->t.sport, to->sport))
+		return -1;
+	return replace_port(skb, csum, flags, p->l4 + 2, p->t.dport, to->dport);
+}
+
+/* rewrite gives the packet another tuple. Afterwards p->t is that one. */
+static __always_inline int rewrite(struct __sk_buff *skb, struct packet *p, const struct tuple *to)
+{
+	__u64 flags = BPF_F_PSEUDO_HDR;
+	__u16 csum = p->l4;
+	int echo = p->t.proto == IPPROTO_ICMP_FAMILY;
+
+	if (p->t.proto == IPPROTO_TCP) {
+		csum += TCP_CSUM;
+	} else if (p->t.proto == IPPROTO_UDP) {
+		csum += UDP_CSUM;
+		flags |= BPF_F_MARK_MANGLED_0;
+	} else {
+		csum = FAMILY == 4 ? 0 : csum + ICMP_CSUM; /* ICMPv4 has no pseudo header */
+	}
+	if (replace_addr(skb, csum, flags, ETH_HLEN + L3_SADDR, &p->t.saddr, &to->saddr) ||
+	    replace_addr(skb, csum, flags, ETH_HLEN + L3_SADDR + ADDR_LEN, &p->t.daddr, &to->daddr) ||
+	    (echo ? rewrite_echo(skb, p, to) : rewrite_ports(skb, p, to)))
+		return -1;
+	p->t = *to;
+	return 0;
+}

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* packet.h: reading a packet, and the two ways of sending it on. */
+#pragma once
+
+#include "drop.h"
+#include "tables.h"
+
+#define TCP_FIN 0x01
+#define TCP_SYN 0x02
+#define TCP_RST 0x04
+#define TCP_ACK 0x10
+
+#define TCP_CSUM 16
+#define UDP_CSUM 6
+#define ICMP_CSUM 2
+#define ICMP_ID 4
+#define ICMP_HLEN 8
+
+enum packet_kind {
+	KIND_FLOW,       /* has a complete tuple */
+	KIND_FRAGMENT,   /* part of a datagram: addresses only */
+	KIND_ICMP_ERROR, /* quotes a packet of another flow */
+	KIND_NO_PORTS,   /* a protocol whose flows cannot be told apart */
+};
+
+struct packet {
+	struct tuple t;    /* as the packet is now */
+	struct tuple real; /* as conntrack knows its flow */
+	__u16 l4;       /* offset of the transport header from the start of the frame */
+	__u16 l4_len;   /* bytes from there to the end of the IP packet */
+	__u8 kind;
+	__u8 tcp_flags;
+	__u8 icmp_type;
+	__u8 pad;
+};
+
+enum parse_result { PARSE_OK, PARSE_OTHER, PARSE_BAD };
+
+/* A TCP segment that opens a connection. Every datagram may start a flow. */
+static __always_inline int starts_flow(const struct packet *p)
+{
+	if (p->t.proto != IPPROTO_TCP)
+		return 1;
+	return (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+static __always_inline int parse_l4(struct __sk_buff *skb, struct packet *p)
+{
+	__u8 h[14]; /* up to and including the TCP flags */
+
+	switch (p->t.proto) {
+	case IPPROTO_TCP:
+		if (p->l4_len < 20 || bpf_skb_load_bytes(skb, p->l4, h, 14))
+			return PARSE_BAD;
+		__builtin_memcpy(&p->t.sport, h, 4);
+		p->tcp_flags = h[13];
+		return PARSE_OK;
+	case IPPROTO_UDP:
+		if (p->l4_len < 8 || bpf_skb_load_bytes(skb, p->l4, h, 4))
+			return PARSE_BAD;
+		__builtin_memcpy(&p->t.sport, h, 4);
+		return PARSE_OK;
+	case IPPROTO_ICMP_FAMILY:
+		if (p->l4_len < ICMP_HLEN || bpf_skb_load_bytes(skb, p->l4, h, ICMP_HLEN))
+			return PARSE_BAD;
+		p->icmp_type = h[0];
+		if (h[0] == ICMP_ECHO_REQUEST)
+			__builtin_memcpy(&p->t.sport, h + ICMP_ID, 2);
+		else if (h[0] == ICMP_ECHO_REPLY)
+			__builtin_memcpy(&p->t.dport, h + ICMP_ID, 2);
+#if FAMILY == 4
+		else if (h[0] == 3 || h[0] == 11 || h[0] == 12)
+			p->kind = KIND_ICMP_ERROR;
+#else
+		else if (h[0] < 128)
+			p->kind = KIND_ICMP_ERROR;
+#endif
+		else
+			p->kind = KIND_NO_PORTS;
+		return PARSE_OK;
+	default:
+		p->kind = KIND_NO_PORTS;
+		return PARSE_OK;
+	}
+}
+
+/*
+ * parse reads addresses and ports. IP options are stepped over. Packets
+ * that arrived through a tunnel or GRO may have short linear parts; they are
+ * pulled once.
+ */
+static __always_inline int parse(struct __sk_buff *skb, struct packet *p)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+
+	if (skb->protocol != bpf_htons(ETH_P_FAMILY))
+		return PARSE_OTHER;
+	if (data + ETH_HLEN + L3_LEN > end) {
+		if (bpf_skb_pull_data(skb, ETH_HLEN + L3_LEN))
+			return PARSE_BAD;
+		data = (void *)(long)skb->data;
+		end = (void *)(long)skb->data_end;
+		if (data + ETH_HLEN + L3_LEN > end)
+			return PARSE_BAD;
+	}
+	__builtin_memset(p, 0, sizeof(*p));
+#if FAMILY == 4
+	struct iphdr *ip = data + ETH_HLEN;
+	__u16 hlen = ip->ihl * 4;
+	__u16 total = bpf_ntohs(ip->tot_len);
+
+	/* A GSO super-packet of 64 KiB or more (BIG TCP) has no total length. */
+	if (!total)
+		total = 0xffff;
+	if (hlen < L3_LEN || total < hlen)
+		return PARSE_BAD;
+	p->t.saddr.word[0] = ip->saddr;
+	p->t.daddr.word[0] = ip->daddr;
+	p->t.proto = ip->protocol;
+	p->l4 = ETH_HLEN + hlen;
+	p->l4_len = total - hlen;
+	if (ip->frag_off & bpf_htons(0x3fff)) { /* more fragments, or an offset */
+		p->kind = KIND_FRAGMENT;
+		return PARSE_OK;
+	}
+#else
+	struct ipv6hdr *ip = data + ETH_HLEN;
+
+	__builtin_memcpy(&p->t.saddr, &ip->saddr, ADDR_LEN);
+	__builtin_memcpy(&p->t.daddr, &ip->daddr, ADDR_LEN);
+	p->t.proto = ip->nexthdr;
+	p->l4 = ETH_HLEN + L3_LEN;
+	p->l4_len = ip->payload_len ? bpf_ntohs(ip->payload_len) : 0xffff;
+	if (ip->nexthdr == IPPROTO_FRAGMENT) {
+		p->kind = KIND_FRAGMENT;
+		return PARSE_OK;
+	}
+#endif
+	if (parse_l4(skb, p) != PARSE_OK)
+		return PARSE_BAD;
+	p->real = p->t;
+	return PARSE_OK;
+}
+
+/* hop_limit_dec does what a router does. It returns 0 when the packet has no hop left. */
+static __always_inline int hop_limit_dec(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+
+	if (data + ETH_HLEN + L3_LEN > end)
+		return 0;
+#if FAMILY == 4
+	struct iphdr *ip = data + ETH_HLEN;
+	__u32 sum = (__u32)ip->check + bpf_htons(0x0100);
+
+	if (ip->ttl <= 1)
+		return 0;
+	ip->check = (__u16)(sum + (sum >= 0xffff));
+	ip->ttl--;
+#else
+	struct ipv6hdr *ip = data + ETH_HLEN;
+
+	if (ip->hop_limit <= 1)
+		return 0;
+	ip->hop_limit--;
+#endif
+	return 1;
+}
+
+/*
+ * deliver hands a packet to a pod on this node straight from an ingress hook,
+ * past the host's stack and past to_pod. Packets out of hops go to the
+ * stack, which knows how to say so.
+ */
+static __always_inline int deliver(struct __sk_buff *skb, const struct endpoint *ep)
+{
+	/* The destination, then a locally administered source all host ends share. */
+	__u8 mac[12] = { 0, 0, 0, 0, 0, 0, 0x02, 0xee, 0xee, 0xee, 0xee, 0xee };
+
+	if (!hop_limit_dec(skb))
+		return PASS;
+	__builtin_memcpy(mac, ep->mac, 6);
+	if (bpf_skb_store_bytes(skb, 0, mac, sizeof(mac), 0))
+		return drop(DROP_REWRITE);
+	return bpf_redirect_peer(ep->ifindex, 0);
+}

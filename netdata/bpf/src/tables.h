@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * tables.h: the maps shared with user space. Their layout is an interface: a
+ * change needs a new layout version in maps/tables.go, because the maps are
+ * pinned and outlive the agent.
+ */
+#pragma once
+
+#include "family.h"
+
+/*
+ * A flow as seen on the wire. Key order: addresses, ports, protocol; ports in
+ * network byte order. ICMP echo has its identifier as the port of the asking
+ * side and 0 as the port of the answering side.
+ */
+struct tuple {
+	struct addr saddr;
+	struct addr daddr;
+	__be16 sport;
+	__be16 dport;
+	__u8 proto;
+	__u8 pad[3];
+};
+SIZE_ASSERT(struct tuple, 16, 40);
+
+/* One row for the whole node. */
+struct node_state {
+	__u32 policy_revision; /* flows stamped with another revision are judged anew */
+	__u32 services_synced; /* 1 once the services table mirrored the API at least once */
+};
+_Static_assert(sizeof(struct node_state) == 8, "shared with Go");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct node_state);
+} state SEC(".maps");
+
+/* Pod address -> where it lives. */
+struct endpoint {
+	__u32 ifindex; /* host side of the pod's veth */
+	__u32 identity;
+	__u8 mac[6]; /* of the pod's end */
+	__u16 flags;
+};
+_Static_assert(sizeof(struct endpoint) == 16, "shared with Go");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct addr);
+	__type(value, struct endpoint);
+} endpoints SEC(".maps");
+
+/* Host side interface -> the only address that may speak there. */
+struct iface {
+	struct addr addr;
+	__u32 identity;
+};
+SIZE_ASSERT(struct iface, 8, 20);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct iface);
+} ifaces SEC(".maps");
+
+/* Key order: address, port, protocol, scope. */
+struct service_key {
+	struct addr addr;
+	__be16 port;
+	__u8 proto;
+	__u8 scope; /* 0; 1 is kept for the external view of a traffic policy */
+};
+SIZE_ASSERT(struct service_key, 8, 20);
+
+/*
+ * A service frontend owns the extent [base, base+count) of the slots array.
+ * An update writes a new extent and then replaces this one value, so a reader
+ * never sees a mixture.
+ */
+struct service {
+	__u32 id;
+	__u32 base;
+	__u32 affinity; /* seconds; 0 is none */
+	__u16 count;    /* 0: the address is known and has nobody behind it */
+	__u16 flags;
+};
+_Static_assert(sizeof(struct service) == 16, "shared with Go");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct service_key);
+	__type(value, struct service);
+} services SEC(".maps");
+
+struct slot {
+	struct addr addr;
+	__be16 port;
+	__u8 flags;
+	__u8 pad;
+};
+SIZE_ASSERT(struct slot, 8, 20);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 262144);
+	__type(key, __u32);
+	__type(value, struct slot);
+} slots SEC(".maps");
+
+/* Session affinity. Key order: client, service. */
+struct affinity_key {
+	struct addr client;
+	__u32 service;
+};
+SIZE_ASSERT(struct affinity_key, 8, 20);
+
+struct affinity {
+	struct addr addr;
+	__be16 port;
+	__u16 pad;
+	__u32 seen; /* ticks, see now() */
+};
+SIZE_ASSERT(struct affinity, 12, 24);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct affinity_key);
+	__type(value, struct affinity);
+} affinities SEC(".maps");
+
+/*
+ * Conntrack. The key is a tuple with its two ends ordered, so one row and one
+ * lookup serve both directions. It describes the flow between the real ends,
+ * that is after service translation and before masquerading.
+ */
+enum flow_flags {
+	FLOW_SWAPPED = 1 << 0,   /* the originator is the second end of the key */
+	FLOW_REPLIED = 1 << 1,   /* both directions were seen */
+	FLOW_FIN_ORIG = 1 << 2,
+	FLOW_FIN_REPLY = 1 << 3,
+	FLOW_RST = 1 << 4,
+	FLOW_NAT = 1 << 5,       /* the nat table has rows for it */
+};
+
+struct flow {
+	__u32 seen;     /* ticks, see now() */
+	__u32 revision; /* policy revision at which it was admitted */
+	__u16 flags;
+	__u16 pad;
+};
+_Static_assert(sizeof(struct flow) == 12, "shared with Go");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct tuple);
+	__type(value, struct flow);
+} ct SEC(".maps");
+
+/*
+ * Translation: a tuple as it arrives at a hook -> the tuple it leaves with.
+ * A flow has two rows, one per direction, each the mirror of the other.
+ */
+enum nat_scope {
+	NAT_POD = 1 << 0, /* applied where the packet leaves or enters a pod's veth */
+	NAT_EXT = 1 << 1, /* applied at the uplink */
+};
+
+struct nat {
+	struct addr saddr;
+	struct addr daddr;
+	__be16 sport;
+	__be16 dport;
+	__u16 scope;
+	__u16 to_real; /* 1: the tuple it leaves with is the one conntrack knows; 0: the other */
+};
+SIZE_ASSERT(struct nat, 16, 40);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct tuple);
+	__type(value, struct nat);
+} nats SEC(".maps");
+
+/* A host socket's peer as the process knows it. */
+struct peer {
+	struct addr backend;
+	struct addr service;
+	__be16 backend_port;
+	__be16 service_port;
+};
+SIZE_ASSERT(struct peer, 12, 36);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct peer);
+} sock_peers SEC(".maps");
+
+/* The same for sockets that are not connected. Key order: socket, backend. */
+struct datagram_key {
+	__u64 cookie;
+	struct addr backend;
+	__be16 port;
+	__u16 pad;
+	__u32 pad2[FAMILY == 4 ? 0 : 1]; /* the cookie wants 8 byte alignment */
+};
+SIZE_ASSERT(struct datagram_key, 16, 32);
+
+struct datagram_peer {
+	struct addr service;
+	__be16 port;
+	__u16 pad;
+};
+SIZE_ASSERT(struct datagram_peer, 8, 20);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct datagram_key);
+	__type(value, struct datagram_peer);
+} datagram_peers SEC(".maps");
+
+/* now counts ticks of 2^30 ns (1.07 s): a shift instead of a division, and 4 bytes. */
+static __always_inline __u32 now(void)
+{
+	return bpf_ktime_get_coarse_ns() >> 30;
+}
+
+static __always_inline struct node_state *node_state(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&state, &zero);
+}
+
+static __always_inline void tuple_reverse(const struct tuple *t, struct tuple *r)
+{
+	r->saddr = t->daddr;
+	r->daddr = t->saddr;
+	r->sport = t->dport;
+	r->dport = t->sport;
+	r->proto = t->proto;
+	r->pad[0] = r->pad[1] = r->pad[2] = 0;
+}

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * to_ext.h: tc egress on the uplink: answers of node ports get the node's address
+ * back, and pods that speak to the outside borrow it.
+ */
+#pragma once
+
+#include "balance.h"
+
+static __always_inline int masquerade(struct __sk_buff *skb, struct packet *p)
+{
+	struct tuple want = p->t;
+	int verdict = TC_ACT_SHOT;
+
+	/* Somebody outside who has a route to the pod speaks to it directly. */
+	if (ct_is_reply(&p->t))
+		return PASS;
+	want.saddr = CFG_ADDR(node);
+	/* An answering echo has its identifier on the other side; it begins nothing. */
+	if (p->t.proto == IPPROTO_ICMP_FAMILY && p->icmp_type != ICMP_ECHO_REQUEST)
+		return drop(DROP_NO_FLOW);
+	if (!nat_create(&p->t, &want, NAT_EXT, 0, 1))
+		return drop(DROP_NO_SNAT_PORT);
+	return apply(skb, p, &want, &verdict) == STEP_VERDICT ? verdict : PASS;
+}
+
+static __always_inline int handle_to_ext(struct __sk_buff *skb)
+{
+	int verdict = TC_ACT_SHOT, pod;
+	struct packet p;
+
+	if (parse(skb, &p) != PARSE_OK)
+		return PASS;
+	pod = bpf_map_lookup_elem(&endpoints, &p.t.saddr) != 0;
+	switch (p.kind) {
+	case KIND_FLOW:
+		switch (translate_known(skb, &p, NAT_EXT, &verdict)) {
+		case STEP_VERDICT:
+			return verdict;
+		case STEP_TRANSLATED:
+			/* A pod's flow was tracked where the pod sent it, a host process's was not. */
+			if (!pod)
+				ct_track(&p, FLOW_NAT);
+			return PASS;
+		case STEP_AS_IS:
+			return pod ? masquerade(skb, &p) : PASS;
+		}
+		return PASS;
+	case KIND_ICMP_ERROR:
+		switch (translate_error(skb, &p, NAT_EXT, &verdict)) {
+		case STEP_VERDICT:
+			return verdict;
+		default:
+			return PASS;
+		}
+	case KIND_FRAGMENT:
+		return pod ? drop(DROP_FRAGMENT) : PASS;
+	default:
+		return pod ? drop(DROP_PROTOCOL) : PASS;
+	}
+}

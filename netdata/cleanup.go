@@ -1,0 +1,63 @@
+package netdata
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/bothy-os/bothy/netdata/cni"
+	"github.com/bothy-os/bothy/netdata/loader"
+)
+
+// Cleanup removes everything the wing made in this network namespace and in
+// RunDir and BPFDir, for `bothy down` on a host whose namespaces are not thrown away. The agent
+// must not run. Sysctls stay as they are, and so does StateDir.
+func Cleanup(cfg Config) error {
+	cfg, err := cfg.check()
+	if err != nil {
+		return err
+	}
+	errs := []error{removePodDevs(), loader.Cleanup(cfg.BPFDir), loader.DetachFilters(cfg.Uplink), removeRoutes()}
+	if lo, err := netlink.LinkByName("lo"); err == nil {
+		errs = append(errs, ignoreMissing(netlink.AddrDel(lo, &netlink.Addr{IPNet: hostPrefix(cfg.ClusterDNS)})))
+	}
+	for _, path := range []string{cfg.socket(), filepath.Join(cfg.CNIConfDir, cni.ConflistName)} {
+		errs = append(errs, ignoreMissing(os.Remove(path)))
+	}
+	errs = append(errs, os.RemoveAll(cfg.runDir()))
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("remove the network: %w", err)
+	}
+	return nil
+}
+
+func removePodDevs() error {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return fmt.Errorf("list interfaces: %w", err)
+	}
+	var errs []error
+	for _, l := range links {
+		if cni.IsPodDev(l) {
+			errs = append(errs, netlink.LinkDel(l))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func removeRoutes() error {
+	filter := &netlink.Route{Protocol: routeProtocol, Type: unix.RTN_UNREACHABLE}
+	routes, err := netlink.RouteListFiltered(unix.AF_INET, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TYPE)
+	if err != nil {
+		return fmt.Errorf("list routes: %w", err)
+	}
+	var errs []error
+	for _, r := range routes {
+		errs = append(errs, ignoreMissing(netlink.RouteDel(&r)))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,88 @@
+package cni
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+	current "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/bothy-os/bothy/netdata/ipam"
+)
+
+func (s *Server) add(req request) (json.RawMessage, *types.Error) {
+	started := time.Now()
+	if len(req.ports) > 0 {
+		return nil, types.NewError(types.ErrInvalidNetworkConfig,
+			fmt.Sprintf("hostPort %d is not supported yet", req.ports[0].HostPort),
+			"use a Service of type NodePort, or hostNetwork")
+	}
+	if _, err := os.Stat(req.netns); err != nil {
+		return nil, types.NewError(types.ErrInvalidNetNS, "the pod's network namespace cannot be opened", err.Error())
+	}
+	// The runtime asks again when it did not get the answer.
+	if err := s.forget(req.Attachment); err != nil {
+		return nil, internal("remove an earlier attempt", err)
+	}
+	addr, err := s.pool.Allocate()
+	if errors.Is(err, ipam.ErrExhausted) {
+		return nil, types.NewError(types.ErrTryAgainLater, err.Error(), "delete pods, or give the node a larger range")
+	}
+	if err != nil {
+		return nil, internal("allocate an address", err)
+	}
+	rec := record{Attachment: req.Attachment, Pod: req.pod, Netns: req.netns, Addr: addr, Dev: devName(req.Attachment)}
+	if err := s.wire(rec); err != nil {
+		s.pool.Release(addr)
+		if undo := s.forget(req.Attachment); undo != nil {
+			err = errors.Join(err, fmt.Errorf("and undoing it failed: %w", undo))
+		}
+		return nil, internal("connect the pod", err)
+	}
+	s.cfg.Log.Info("pod connected", "pod", req.pod, "addr", addr, "dev", rec.Dev, "took", time.Since(started))
+	return s.result(rec, req.cniVersion)
+}
+
+// wire makes the pod reachable. The record comes first: what is made after it is
+// found and removed again, whenever the agent dies.
+func (s *Server) wire(rec record) error {
+	if err := s.records.put(rec); err != nil {
+		return err
+	}
+	dev, err := makeVeth(rec, s.cfg.MTU)
+	if err != nil {
+		return err
+	}
+	if err := s.dataplane.Connect(dev, rec.Addr, podMAC(rec.Addr)); err != nil {
+		return err
+	}
+	return connect(dev, rec.Addr)
+}
+
+func (s *Server) result(rec record, version string) (json.RawMessage, *types.Error) {
+	podEnd := 1
+	full := &current.Result{
+		CNIVersion: current.ImplementedSpecVersion,
+		Interfaces: []*current.Interface{
+			{Name: rec.Dev, Mac: hostMAC.String()},
+			{Name: rec.IfName, Mac: podMAC(rec.Addr).String(), Mtu: s.cfg.MTU, Sandbox: rec.Netns},
+		},
+		IPs: []*current.IPConfig{{Interface: &podEnd, Address: *host(rec.Addr), Gateway: gateway.AsSlice()}},
+		Routes: []*types.Route{
+			{Dst: net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}, GW: gateway.AsSlice()},
+		},
+	}
+	out, err := full.GetAsVersion(version)
+	if err != nil {
+		return nil, types.NewError(types.ErrIncompatibleCNIVersion, "unsupported cniVersion", err.Error())
+	}
+	data, err := json.Marshal(out)
+	if err != nil {
+		return nil, internal("encode result", err)
+	}
+	return data, nil
+}

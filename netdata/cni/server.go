@@ -1,0 +1,163 @@
+package cni
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/vishvananda/netlink"
+
+	"github.com/bothy-os/bothy/netdata/cni/wire"
+	"github.com/bothy-os/bothy/netdata/ipam"
+)
+
+// Dataplane is what makes an interface a pod's.
+type Dataplane interface {
+	// Connect puts the pod's rows into the maps and attaches the programs to
+	// the host side; also when that was done before, to replace what is there.
+	Connect(dev netlink.Link, addr netip.Addr, mac net.HardwareAddr) error
+	// Disconnect undoes it. The interface may be gone: then index is 0.
+	Disconnect(devName string, index int, addr netip.Addr) error
+	// Pods are the addresses in the maps and their interfaces.
+	Pods() (map[netip.Addr]int, error)
+}
+
+// Config says where the server finds and keeps things.
+type Config struct {
+	// Socket is where the plugin finds the agent.
+	Socket string
+	// Dir holds records and notes; a tmpfs that lives as long as the node's
+	// namespaces.
+	Dir string
+	// ConfDir is where the container runtime looks for its network configuration.
+	ConfDir string
+	// MTU of the pods' interfaces, in bytes.
+	MTU int
+	Log *slog.Logger
+}
+
+// Server answers the plugin.
+type Server struct {
+	cfg       Config
+	dataplane Dataplane
+	records   records
+
+	// One request at a time: the kernel serialises changes to links anyway.
+	mu   sync.Mutex
+	pool *ipam.Pool
+}
+
+// New only stores its arguments.
+func New(cfg Config, dataplane Dataplane) *Server {
+	return &Server{cfg: cfg, dataplane: dataplane, records: records{dir: filepath.Join(cfg.Dir, "pods")}}
+}
+
+func (s *Server) deletedDir() string { return filepath.Join(s.cfg.Dir, "deleted") }
+
+// Serve hands out addresses of the given range and answers requests until ctx
+// ends. It calls ready when requests are answered and the runtime has been told so. Reconcile
+// must have succeeded before.
+func (s *Server) Serve(ctx context.Context, pods netip.Prefix, ready func()) error {
+	if err := s.openPool(pods); err != nil {
+		return err
+	}
+	if err := os.Remove(s.cfg.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove old socket: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(s.cfg.Socket), 0o700); err != nil {
+		return fmt.Errorf("create directory of the socket: %w", err)
+	}
+	listener, err := net.Listen("unix", s.cfg.Socket)
+	if err != nil {
+		return fmt.Errorf("listen for the CNI plugin: %w", err)
+	}
+	if err := os.Chmod(s.cfg.Socket, 0o600); err != nil {
+		listener.Close()
+		return fmt.Errorf("protect the socket: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST "+wire.Path, s.handle)
+	server := &http.Server{Handler: mux, ReadTimeout: 10 * time.Second}
+	stopped := make(chan error, 1)
+	go func() { stopped <- server.Serve(listener) }()
+
+	// What the plugin noted between the reconciliation and now.
+	err = s.workOffNotes()
+	if err == nil {
+		err = writeConflist(s.cfg.ConfDir, s.cfg.Socket, s.deletedDir())
+	}
+	if err == nil {
+		ready()
+		select {
+		case <-ctx.Done():
+		case err = <-stopped:
+			return fmt.Errorf("serve the CNI plugin: %w", err)
+		}
+	}
+	// A request that is being answered is finished: the runtime counts on it.
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	return errors.Join(err, server.Shutdown(grace))
+}
+
+func (s *Server) openPool(pods netip.Prefix) error {
+	pool, err := ipam.New(pods)
+	if err != nil {
+		return err
+	}
+	all, err := s.records.all()
+	if err != nil {
+		return err
+	}
+	for _, rec := range all {
+		pool.Claim(rec.Addr)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pool = pool
+	return nil
+}
+
+func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
+	resp := wire.Response{}
+	req, failure := decode(r.Body)
+	if failure == nil {
+		resp.Result, failure = s.do(req)
+	}
+	resp.Error = failure
+	w.Header().Set("Content-Type", "application/json")
+	if err := json.NewEncoder(w).Encode(resp); err != nil {
+		s.cfg.Log.Warn("cni: the plugin did not take its answer", "err", err)
+	}
+}
+
+func (s *Server) do(req request) (json.RawMessage, *types.Error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch req.command {
+	case wire.Add:
+		return s.add(req)
+	case wire.Del:
+		return nil, s.del(req)
+	case wire.Check:
+		return nil, s.check(req)
+	case wire.GC:
+		return nil, s.gc(req)
+	default:
+		return nil, nil // STATUS: whoever answers is ready
+	}
+}
+
+func internal(doing string, err error) *types.Error {
+	return types.NewError(types.ErrInternal, doing, err.Error())
+}

@@ -1,0 +1,69 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// filterBackend attaches by cls_bpf filters on a clsact qdisc, for kernels
+// before 6.6. A filter holds its program itself and needs no pin.
+type filterBackend struct{}
+
+// One fixed handle and priority make FilterReplace an atomic replacement.
+const (
+	filterName     = "bothy"
+	filterHandle   = 1
+	filterPriority = 1
+)
+
+func (filterBackend) name() string { return "cls_bpf" }
+
+func (filterBackend) attach(dev netlink.Link, dir direction, prog *ebpf.Program) error {
+	name, index := dev.Attrs().Name, dev.Attrs().Index
+	qdisc := &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
+	}}
+	if err := netlink.QdiscAdd(qdisc); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("add clsact qdisc to %s: %w", name, err)
+	}
+	filter := &netlink.BpfFilter{
+		FilterAttrs:  filterAttrs(index, dir),
+		Fd:           prog.FD(),
+		Name:         filterName,
+		DirectAction: true,
+	}
+	if err := netlink.FilterReplace(filter); err != nil {
+		return fmt.Errorf("attach to %s of %s: %w", dir, name, err)
+	}
+	return nil
+}
+
+func (filterBackend) detach(devName string, dir direction) error {
+	dev, err := netlink.LinkByName(devName)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("find %s: %w", devName, err)
+	}
+	err = netlink.FilterDel(&netlink.BpfFilter{FilterAttrs: filterAttrs(dev.Attrs().Index, dir)})
+	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("detach from %s of %s: %w", dir, devName, err)
+	}
+	return nil
+}
+
+func filterAttrs(index int, dir direction) netlink.FilterAttrs {
+	parent := uint32(netlink.HANDLE_MIN_INGRESS)
+	if dir == egress {
+		parent = netlink.HANDLE_MIN_EGRESS
+	}
+	return netlink.FilterAttrs{
+		LinkIndex: index, Parent: parent, Handle: filterHandle,
+		Priority: filterPriority, Protocol: unix.ETH_P_ALL,
+	}
+}

@@ -1,0 +1,148 @@
+package maps
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/bothy-os/bothy/netdata/bpf"
+)
+
+// batchSize is how many rows are read by one system call.
+const batchSize = 1024
+
+// Tuple is a flow as seen on the wire.
+type Tuple struct {
+	Src, Dst netip.AddrPort
+	Proto    Protocol
+}
+
+// Reverse is the same flow seen from the other end.
+func (t Tuple) Reverse() Tuple { return Tuple{Src: t.Dst, Dst: t.Src, Proto: t.Proto} }
+
+func (t Tuple) String() string { return fmt.Sprintf("%s %s->%s", t.Proto, t.Src, t.Dst) }
+
+// FlowFlags are the states of a flow.
+type FlowFlags uint16
+
+// The order is that of enum flow_flags in bpf/src/tables.h.
+const (
+	FlowSwapped FlowFlags = 1 << iota
+	FlowReplied
+	FlowFinOrig
+	FlowFinReply
+	FlowReset
+	FlowNAT
+)
+
+// Closed says that both sides have closed or one has reset the connection.
+func (f FlowFlags) Closed() bool {
+	const both = FlowFinOrig | FlowFinReply
+	return f&FlowReset != 0 || f&both == both
+}
+
+// Flow is a row of conntrack.
+type Flow struct {
+	// Tuple has its ends in the order of the key, not of the flow's direction.
+	Tuple Tuple
+	// Seen is when the last packet passed, in ticks; see [Ticks].
+	Seen     uint32
+	Revision uint32
+	Flags    FlowFlags
+}
+
+// Translation is a row of the translation table.
+type Translation struct {
+	From, To Tuple
+}
+
+// Flows calls visit for every row of conntrack. Rows that come and go
+// meanwhile may be missed or seen twice.
+func (t *Tables) Flows(visit func(Flow)) error {
+	return each(t.byID["ct"], func(k bpf.IPv4Tuple, v bpf.IPv4Flow) {
+		visit(Flow{Tuple: fromTuple(k), Seen: v.Seen, Revision: v.Revision, Flags: FlowFlags(v.Flags)})
+	})
+}
+
+// Translations calls visit for every row of the translation table.
+func (t *Tables) Translations(visit func(Translation)) error {
+	return each(t.byID["nats"], func(k bpf.IPv4Tuple, v bpf.IPv4Nat) {
+		visit(Translation{From: fromTuple(k), To: translated(k, v)})
+	})
+}
+
+// Translation looks up one row.
+func (t *Tables) Translation(from Tuple) (to Tuple, found bool, err error) {
+	var v bpf.IPv4Nat
+	k := toTuple(from)
+	if err := t.byID["nats"].Lookup(k, &v); err != nil {
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return Tuple{}, false, nil
+		}
+		return Tuple{}, false, fmt.Errorf("read translation of %s: %w", from, err)
+	}
+	return translated(k, v), true, nil
+}
+
+// DeleteFlow removes a row of conntrack; the tuple is that of the key.
+func (t *Tables) DeleteFlow(key Tuple) error {
+	return ignoreMissing(t.byID["ct"].Delete(toTuple(key)))
+}
+
+// DeleteTranslation removes one row of the translation table.
+func (t *Tables) DeleteTranslation(from Tuple) error {
+	return ignoreMissing(t.byID["nats"].Delete(toTuple(from)))
+}
+
+// CutAffinity forgets which clients of a service were bound to a backend.
+func (t *Tables) CutAffinity(service uint32, gone func(netip.AddrPort) bool) error {
+	var stale []bpf.IPv4AffinityKey
+	err := each(t.byID["affinities"], func(k bpf.IPv4AffinityKey, v bpf.IPv4Affinity) {
+		if k.Service == service && gone(netip.AddrPortFrom(fromAddr4(v.Addr), hostPort(v.Port))) {
+			stale = append(stale, k)
+		}
+	})
+	for _, k := range stale {
+		err = errors.Join(err, ignoreMissing(t.byID["affinities"].Delete(k)))
+	}
+	return err
+}
+
+func each[K, V any](m *ebpf.Map, visit func(K, V)) error {
+	keys, values := make([]K, batchSize), make([]V, batchSize)
+	var cursor ebpf.MapBatchCursor
+	for {
+		n, err := m.BatchLookup(&cursor, keys, values, nil)
+		for i := range n {
+			visit(keys[i], values[i])
+		}
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read map: %w", err)
+		}
+	}
+}
+
+func toTuple(t Tuple) bpf.IPv4Tuple {
+	return bpf.IPv4Tuple{
+		Saddr: addr4(t.Src.Addr()), Daddr: addr4(t.Dst.Addr()),
+		Sport: netPort(t.Src.Port()), Dport: netPort(t.Dst.Port()),
+		Proto: uint8(t.Proto),
+	}
+}
+
+func fromTuple(t bpf.IPv4Tuple) Tuple {
+	return Tuple{
+		Src:   netip.AddrPortFrom(fromAddr4(t.Saddr), hostPort(t.Sport)),
+		Dst:   netip.AddrPortFrom(fromAddr4(t.Daddr), hostPort(t.Dport)),
+		Proto: Protocol(t.Proto),
+	}
+}
+
+func translated(k bpf.IPv4Tuple, v bpf.IPv4Nat) Tuple {
+	return fromTuple(bpf.IPv4Tuple{Saddr: v.Saddr, Daddr: v.Daddr, Sport: v.Sport, Dport: v.Dport, Proto: k.Proto})
+}

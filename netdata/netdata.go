@@ -1,0 +1,229 @@
+package netdata
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/bothy-os/bothy/internal/supervise"
+	"github.com/bothy-os/bothy/netdata/cni"
+	"github.com/bothy-os/bothy/netdata/conntrack"
+	"github.com/bothy-os/bothy/netdata/dns"
+	"github.com/bothy-os/bothy/netdata/loader"
+	"github.com/bothy-os/bothy/netdata/maps"
+	"github.com/bothy-os/bothy/netdata/services"
+)
+
+const snatPortMin = loader.SNATPortMin
+
+// Network is the network of one node.
+type Network struct {
+	cfg Config
+	log *slog.Logger
+	dns *dns.Server
+
+	kernel     atomic.Pointer[kernel]
+	controller atomic.Pointer[services.Controller]
+
+	mu       sync.Mutex
+	podRange netip.Prefix
+	notices  map[string]string // what an operator should know, by subject
+}
+
+// kernel is what the dataplane component hands to the others.
+type kernel struct {
+	*loader.Dataplane
+	flows *conntrack.Collector
+}
+
+// New checks the configuration. Nothing is touched before the components run.
+func New(cfg Config) (*Network, error) {
+	cfg, err := cfg.check()
+	if err != nil {
+		return nil, err
+	}
+	log := cfg.Log.With("wing", "netdata")
+	return &Network{
+		cfg:     cfg,
+		log:     log,
+		notices: map[string]string{},
+		dns: dns.New(dns.Config{
+			Addr: cfg.ClusterDNS, Domain: cfg.ClusterDomain, Upstreams: cfg.Upstreams, Kubeconfig: cfg.DNSKubeconfig,
+		}, log),
+	}, nil
+}
+
+// Components are to be supervised. "dataplane" is ready without the API; "cni" without it
+// when the pod range is known; "services" and "dns" when they have read it.
+func (n *Network) Components() []supervise.Component {
+	return []supervise.Component{
+		{Name: "dataplane", Run: n.runDataplane},
+		{Name: "cni", After: []string{"dataplane"}, Run: n.runCNI},
+		{Name: "services", After: []string{"dataplane"}, Run: n.runServices},
+		{Name: "dns", After: []string{"dataplane"}, Run: n.runDNS},
+	}
+}
+
+func (n *Network) runDataplane(ctx context.Context, ready func()) error {
+	if err := n.prepareNode(); err != nil {
+		return err
+	}
+	serviceCIDR, _ := n.cfg.serviceCIDR()
+	dp, err := loader.Load(loader.Config{
+		Dir:         n.cfg.BPFDir,
+		NodeIP:      n.cfg.NodeIP,
+		ServiceCIDR: serviceCIDR,
+		ClusterDNS:  n.cfg.ClusterDNS,
+		Sizes:       maps.Sizes{Flows: flowCapacity()},
+		ForceFilter: n.cfg.forceFilter,
+	}, n.log)
+	if err != nil {
+		return err
+	}
+	defer dp.Close()
+	if err := dp.AttachUplink(n.cfg.Uplink); err != nil {
+		return err
+	}
+	n.attachSockets(dp)
+	flows := conntrack.New(dp.Tables, n.log)
+	n.kernel.Store(&kernel{Dataplane: dp, flows: flows})
+	ready()
+	n.log.Info("dataplane in force", "uplink", n.cfg.Uplink, "backend", dp.Backend())
+	return flows.Run(ctx)
+}
+
+// attachSockets does not fail the dataplane: pods do not need it. But the API server reaches
+// webhooks and aggregated APIs through Services, so it is an error an operator must see.
+func (n *Network) attachSockets(dp *loader.Dataplane) {
+	const subject = "host-services"
+	err := errors.New("no cgroup2 directory is configured for host processes")
+	if n.cfg.HostCgroup != "" {
+		err = dp.AttachSockets(n.cfg.HostCgroup)
+	}
+	if err == nil {
+		n.notice(subject, "")
+		return
+	}
+	n.notice(subject, fmt.Sprintf("host processes, the API server among them, do not reach Services: %v", err))
+}
+
+func (n *Network) runCNI(ctx context.Context, ready func()) error {
+	k := n.kernel.Load()
+	if k == nil {
+		return errors.New("the dataplane is not loaded")
+	}
+	mtu, err := n.mtu()
+	if err != nil {
+		return err
+	}
+	server := cni.New(cni.Config{
+		Socket: n.cfg.socket(), Dir: n.cfg.runDir(), ConfDir: n.cfg.CNIConfDir, MTU: mtu, Log: n.log,
+	}, podPorts{k})
+	if err := server.Reconcile(); err != nil {
+		return err
+	}
+	// From here on nothing uses what an earlier version laid out differently.
+	if err := k.Commit(); err != nil {
+		return err
+	}
+	pods, err := n.findPodRange(ctx)
+	if err != nil || ctx.Err() != nil {
+		return err
+	}
+	if err := unreachable(pods); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	n.podRange = pods
+	n.mu.Unlock()
+	return server.Serve(ctx, pods, ready)
+}
+
+func (n *Network) runServices(ctx context.Context, ready func()) error {
+	k := n.kernel.Load()
+	if k == nil {
+		return errors.New("the dataplane is not loaded")
+	}
+	client, err := waitForAPI(ctx, n.cfg.Kubeconfig, probeServices)
+	if err != nil || ctx.Err() != nil {
+		return err
+	}
+	node := services.Node{Name: n.cfg.NodeName, IP: n.cfg.NodeIP, ClusterDNS: n.cfg.ClusterDNS}
+	controller := services.NewController(client, k.Tables, k.flows, node, n.log)
+	n.controller.Store(controller)
+	return controller.Run(ctx, ready)
+}
+
+func (n *Network) runDNS(ctx context.Context, ready func()) error {
+	return n.dns.Run(ctx, func(ctx context.Context) error {
+		_, err := waitForAPI(ctx, n.cfg.DNSKubeconfig, probeNames)
+		return err
+	}, ready)
+}
+
+// notice records something an operator should know; "" withdraws it.
+func (n *Network) notice(subject, text string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if text == "" {
+		delete(n.notices, subject)
+		return
+	}
+	if n.notices[subject] != text {
+		n.log.Error(text, "subject", subject)
+	}
+	n.notices[subject] = text
+}
+
+// podPorts makes the kernel's side of a pod's connection out of loader and
+// maps, for the CNI server.
+type podPorts struct {
+	*kernel
+}
+
+// Connect writes the rows before it attaches the programs, which drop what
+// comes from an interface without a row.
+func (p podPorts) Connect(dev netlink.Link, addr netip.Addr, mac net.HardwareAddr) error {
+	err := p.Tables.PutEndpoint(maps.Endpoint{Addr: addr, Ifindex: dev.Attrs().Index, MAC: mac})
+	if err != nil {
+		return err
+	}
+	return p.AttachPod(dev)
+}
+
+func (p podPorts) Disconnect(devName string, index int, addr netip.Addr) error {
+	if !addr.IsValid() && index > 0 {
+		ifaces, err := p.Tables.Interfaces()
+		if err != nil {
+			return err
+		}
+		addr = ifaces[index]
+	}
+	err := p.Tables.DeleteEndpoint(addr, index)
+	if devName != "" {
+		err = errors.Join(err, p.DetachPod(devName))
+	}
+	if addr.IsValid() {
+		p.flows.Forget(addr)
+	}
+	return err
+}
+
+func (p podPorts) Pods() (map[netip.Addr]int, error) {
+	endpoints, err := p.Tables.Endpoints()
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[netip.Addr]int, len(endpoints))
+	for _, e := range endpoints {
+		out[e.Addr] = e.Ifindex
+	}
+	return out, nil
+}

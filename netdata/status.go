@@ -1,0 +1,61 @@
+package netdata
+
+import (
+	"maps"
+	"net/netip"
+
+	"github.com/bothy-os/bothy/netdata/conntrack"
+	"github.com/bothy-os/bothy/netdata/dns"
+	"github.com/bothy-os/bothy/netdata/loader"
+	"github.com/bothy-os/bothy/netdata/services"
+)
+
+// Status is the network as an operator sees it.
+type Status struct {
+	// Backend is how programs are attached to interfaces: "tcx" or "cls_bpf"; ""
+	// until they are.
+	Backend string `json:"backend"`
+	// Attached names the pinned attachments: interface and direction, or the
+	// socket hook.
+	Attached []string         `json:"attached,omitempty"`
+	PodRange netip.Prefix     `json:"podRange"`
+	Pods     int              `json:"pods"`
+	Services services.Status  `json:"services"`
+	DNS      dns.Status       `json:"dns"`
+	Flows    conntrack.Status `json:"flows"`
+	// Drops counts dropped and refused packets by reason, since the node started.
+	Drops map[string]uint64 `json:"drops,omitempty"`
+	// Notices are things an operator should know, by subject.
+	Notices map[string]string `json:"notices,omitempty"`
+}
+
+// Status is cheap enough to be asked for every second. What cannot be read is
+// left out and named in Notices.
+func (n *Network) Status() Status {
+	n.mu.Lock()
+	s := Status{PodRange: n.podRange, Notices: maps.Clone(n.notices), DNS: n.dns.Status()}
+	n.mu.Unlock()
+	k := n.kernel.Load()
+	if k == nil {
+		return s
+	}
+	note := func(err error) {
+		if err != nil {
+			s.Notices["status"] = err.Error()
+		}
+	}
+	var err error
+	s.Backend = k.Backend()
+	s.Attached, err = loader.Attached(n.cfg.BPFDir)
+	note(err)
+	endpoints, err := k.Tables.Endpoints()
+	note(err)
+	s.Pods = len(endpoints)
+	s.Drops, err = k.Tables.Drops()
+	note(err)
+	s.Flows = k.flows.Status()
+	if c := n.controller.Load(); c != nil {
+		s.Services = c.Status()
+	}
+	return s
+}

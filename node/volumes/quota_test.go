@@ -1,0 +1,137 @@
+package volumes
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// quotaMount gives the test a small ext4 with project quotas, in a mount
+// namespace of its own thread: nothing else sees it, and it goes with the test.
+func quotaMount(t *testing.T, options string) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to mount a file system")
+	}
+	for _, tool := range []string{"mkfs.ext4", "mount", "umount"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("needs %s", tool)
+		}
+	}
+	runtime.LockOSThread() // never unlocked: the thread ends with the test
+	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
+		t.Skipf("needs a mount namespace: %v", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
+		t.Skipf("needs private mounts: %v", err)
+	}
+	dir := t.TempDir()
+	image, target := filepath.Join(dir, "image"), filepath.Join(dir, "mnt")
+	run(t, "truncate", "-s", "64M", image)
+	run(t, "mkfs.ext4", "-q", "-O", "quota,project", "-E", "quotatype=prjquota", image)
+	if err := os.Mkdir(target, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("mount", "-o", "loop"+options, image, target).CombinedOutput(); err != nil {
+		t.Skipf("this kernel cannot mount ext4 with project quota from a file: %v: %s", err, out)
+	}
+	t.Cleanup(func() { run(t, "umount", target) })
+	return target
+}
+
+func run(t *testing.T, name string, args ...string) {
+	t.Helper()
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
+	}
+}
+
+func TestProjectQuotaOnRealExt4(t *testing.T) {
+	s := newStore(filepath.Join(quotaMount(t, ",prjquota"), "volumes"), testLog())
+	if err := s.open(); err != nil {
+		t.Fatal(err)
+	}
+	q := s.quota.(*projectQuota)
+	if err := q.check(); err != nil {
+		t.Fatal(err)
+	}
+	a, b := mustCreate(t, s, "pvc-a_ns_a", 4<<20), mustCreate(t, s, "pvc-b_ns_b", 8<<20)
+	if a == b {
+		t.Fatalf("two volumes share a project: %s", a)
+	}
+
+	file := filepath.Join(s.path("pvc-a_ns_a"), "data")
+	if n := fill(t, file, 16<<20); n < 3<<20 || n > 4<<20 {
+		t.Errorf("a volume of 4 MiB took %d bytes", n)
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(s.path("pvc-a_ns_a"), &st); err != nil {
+		t.Fatal(err)
+	}
+	if size := int64(st.Blocks) * st.Bsize; size != 4<<20 {
+		t.Errorf("df in the volume says %d bytes, want %d", size, 4<<20)
+	}
+
+	if _, err := s.limit("pvc-a_ns_a", 12<<20); err != nil {
+		t.Fatal(err)
+	}
+	if n := fill(t, file, 16<<20); n < 11<<20 || n > 12<<20 {
+		t.Errorf("the volume expanded to 12 MiB took %d bytes", n)
+	}
+	if n := fill(t, filepath.Join(s.path("pvc-b_ns_b"), "data"), 6<<20); n != 6<<20 {
+		t.Errorf("the other volume took %d bytes of 6 MiB", n)
+	}
+
+	project, ok := q.existing(s.path("pvc-a_ns_a"))
+	if !ok {
+		t.Fatal("the volume has no project")
+	}
+	if again, err := q.project(s.path("pvc-a_ns_a")); err != nil || again != project {
+		t.Errorf("project changed from %d to %d, %v", project, again, err)
+	}
+	if err := s.discard("pvc-a_ns_a"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.emptyTrash(); err != nil {
+		t.Fatal(err)
+	}
+	if used, limit, err := q.usage(project); err != nil || used != 0 || limit != 0 {
+		t.Errorf("after deletion project %d uses %d of %d bytes, %v", project, used, limit, err)
+	}
+}
+
+func TestQuotaThatIsNotEnforcedIsNotPromised(t *testing.T) {
+	q := &projectQuota{dir: quotaMount(t, "")}
+	if err := q.check(); err == nil {
+		t.Error("project quota is promised on a file system mounted without prjquota")
+	}
+}
+
+// fill writes up to n bytes and returns how many there was room for.
+func fill(t *testing.T, path string, n int) int {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	block := make([]byte, 64<<10)
+	written := 0
+	for written < n {
+		k, err := f.Write(block)
+		written += k
+		if errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.ENOSPC) {
+			return written
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return written
+}
