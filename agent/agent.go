@@ -10,8 +10,6 @@ import (
 	"runtime/debug"
 	"sync"
 
-	"k8s.io/klog/v2"
-
 	"github.com/bothy-os/bothy/api/v1alpha1"
 	"github.com/bothy-os/bothy/bootstrap/paths"
 	"github.com/bothy-os/bothy/internal/logfile"
@@ -60,9 +58,7 @@ func Run(ctx context.Context) error {
 	file := logfile.Open(filepath.Join(boot.StateDir, "logs"), "agent")
 	defer file.Close()
 	log := file.Logger(slog.LevelInfo)
-	upstream := file.Logger(slog.LevelWarn).With("wing", "kubernetes")
-	klog.SetSlogLogger(upstream)
-	slog.SetDefault(upstream) // the log package of the standard library too
+	useUpstreamLog(file)
 	log.Info("agent starts", "version", version.Version, "node", env.Name, "boot", env.BootID)
 
 	h, err := newHall(env, log)
@@ -88,7 +84,7 @@ func newHall(env *boot.Environment, log *slog.Logger) (*hall, error) {
 		paths:      paths.Paths{StateDir: boot.StateDir, RunDir: boot.RunDir},
 		milestones: loadMilestones(env),
 	}
-	h.node = newNodeWatch(log, env.Name, h.paths.Kubeconfig(statusIdentity))
+	h.node = newNodeWatch(log, env, h.paths.Kubeconfig(statusIdentity))
 	h.reconciler, err = reconciler.New(reconciler.Config{
 		StateDir: boot.StateDir, Boot: bootConfig, Validate: h.validate,
 		Kubeconfig: h.paths.Kubeconfig(reconcilerIdentity),

@@ -66,6 +66,12 @@ func (s *Status) Blockers() []string {
 	case g.Objects.Ready < g.Objects.Total:
 		out = append(out, fmt.Sprintf("%d of %d objects are ready", g.Objects.Ready, g.Objects.Total))
 	}
+	if !s.Pods.Known {
+		out = append(out, "the pods are not known yet")
+	}
+	if s.Pods.Stale > 0 {
+		out = append(out, fmt.Sprintf("%d pods have not come back yet", s.Pods.Stale))
+	}
 	for _, f := range g.Objects.Failed {
 		out = append(out, f.Error())
 	}

@@ -14,8 +14,6 @@ import (
 	"runtime/debug"
 	"slices"
 
-	"k8s.io/klog/v2"
-
 	"github.com/bothy-os/bothy/bootstrap"
 	"github.com/bothy-os/bothy/bootstrap/paths"
 	"github.com/bothy-os/bothy/images"
@@ -43,9 +41,7 @@ func RunKube(ctx context.Context) error {
 	file := logfile.Open(filepath.Join(boot.StateDir, "logs"), "kube")
 	defer file.Close()
 	log := file.Logger(slog.LevelInfo)
-	upstream := file.Logger(slog.LevelWarn).With("wing", "kubernetes")
-	klog.SetSlogLogger(upstream)
-	slog.SetDefault(upstream) // the log package of the standard library too
+	useUpstreamLog(file)
 	err := runKube(ctx, log)
 	if err != nil {
 		log.Error("bothy kube ends", "err", err)

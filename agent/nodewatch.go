@@ -19,25 +19,35 @@ import (
 
 	"github.com/bothy-os/bothy/internal/kube"
 	"github.com/bothy-os/bothy/internal/supervise"
+	"github.com/bothy-os/bothy/os/boot"
 )
 
-// nodeWatch follows this node's Ready condition and the Services that answer
-// on its ports.
+// nodeWatch follows this node's Ready condition, its pods, and the Services
+// that answer on its ports.
 type nodeWatch struct {
 	log        *slog.Logger
 	name       string
 	kubeconfig string
+	// started is when the node started: what the API server says about pods
+	// that ran before is not true any more.
+	started time.Time
 
 	mu      sync.Mutex
 	ready   bool
 	reason  string
 	address string
-	ports   map[string]int32 // Service namespace/name:port → node port
-	changed chan struct{}
+	ports   map[string]int32     // Service namespace/name:port → node port
+	pods    map[string]podHealth // namespace/name
+	// podsKnown says that pods was complete once.
+	podsKnown bool
+	changed   chan struct{}
 }
 
-func newNodeWatch(log *slog.Logger, name, kubeconfig string) *nodeWatch {
-	return &nodeWatch{log: log, name: name, kubeconfig: kubeconfig, reason: "not registered yet", ports: map[string]int32{}, changed: make(chan struct{})}
+func newNodeWatch(log *slog.Logger, env *boot.Environment, kubeconfig string) *nodeWatch {
+	return &nodeWatch{
+		log: log, name: env.Name, started: time.Unix(0, env.StartedAt), kubeconfig: kubeconfig, reason: "not registered yet",
+		ports: map[string]int32{}, pods: map[string]podHealth{}, changed: make(chan struct{}),
+	}
 }
 
 func (n *nodeWatch) component(after string) supervise.Component {
@@ -56,10 +66,11 @@ func (n *nodeWatch) run(ctx context.Context, ready func()) error {
 	ready()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var both sync.WaitGroup
-	both.Go(func() { n.watchNode(ctx, client) })
-	both.Go(func() { n.watchServices(ctx, client) })
-	both.Wait()
+	var all sync.WaitGroup
+	all.Go(func() { n.watchNode(ctx, client) })
+	all.Go(func() { n.watchServices(ctx, client) })
+	all.Go(func() { n.watchPods(ctx, client) })
+	all.Wait()
 	return nil
 }
 
@@ -150,6 +161,96 @@ func (n *nodeWatch) noteService(svc *corev1.Service, event watch.EventType) {
 			n.ports[k] = v
 		}
 	})
+}
+
+// podHealth is what counts of a pod.
+type podHealth struct{ ready, stale bool }
+
+func (n *nodeWatch) watchPods(ctx context.Context, client kubernetes.Interface) {
+	options := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("spec.nodeName", n.name).String()}
+	for ctx.Err() == nil {
+		n.eachPod(ctx, client.CoreV1().Pods(""), options)
+		wait(ctx, retryWatch)
+	}
+}
+
+// eachPod lists before it watches, because only a complete list says that no
+// pod is stale.
+func (n *nodeWatch) eachPod(ctx context.Context, pods typedcore.PodInterface, options metav1.ListOptions) {
+	list, err := pods.List(ctx, options)
+	if err != nil {
+		return
+	}
+	n.set(func() { clear(n.pods) })
+	for i := range list.Items {
+		n.notePod(&list.Items[i], watch.Added)
+	}
+	n.set(func() { n.podsKnown = true })
+	options.ResourceVersion = list.ResourceVersion
+	w, err := pods.Watch(ctx, options)
+	if err != nil {
+		return
+	}
+	defer w.Stop()
+	for e := range w.ResultChan() {
+		if pod, ok := e.Object.(*corev1.Pod); ok {
+			n.notePod(pod, e.Type)
+		}
+	}
+}
+
+func (n *nodeWatch) notePod(pod *corev1.Pod, event watch.EventType) {
+	key := pod.Namespace + "/" + pod.Name
+	ended := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+	ready := slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
+	health := podHealth{stale: n.stale(pod, ready)}
+	health.ready = ready && !health.stale
+	n.set(func() {
+		if event == watch.Deleted || ended {
+			delete(n.pods, key)
+			return
+		}
+		n.pods[key] = health
+	})
+}
+
+// stale reports whether a pod from before the node's start has yet to come
+// back: none of its containers has ended since, and they do not all run and
+// answer. Its status, and that of its Deployment, may still be the old one.
+func (n *nodeWatch) stale(pod *corev1.Pod, ready bool) bool {
+	since := n.started.Truncate(time.Second) // the API server keeps whole seconds
+	if !pod.CreationTimestamp.Time.Before(since) {
+		return false
+	}
+	for _, c := range pod.Status.ContainerStatuses {
+		for _, s := range []corev1.ContainerState{c.State, c.LastTerminationState} {
+			if t := s.Terminated; t != nil && !t.StartedAt.Time.Before(since) {
+				return false // it came back and failed by itself
+			}
+		}
+		if r := c.State.Running; r == nil || r.StartedAt.Time.Before(since) {
+			return true
+		}
+	}
+	return !ready
+}
+
+// podCounts sums up the pods of this node that have not ended.
+func (n *nodeWatch) podCounts() PodCounts {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	c := PodCounts{Total: len(n.pods), Known: n.podsKnown}
+	for _, p := range n.pods {
+		if p.ready {
+			c.Ready++
+		}
+		if p.stale {
+			c.Stale++
+		}
+	}
+	return c
 }
 
 func (n *nodeWatch) set(change func()) {

@@ -22,11 +22,23 @@ type Status struct {
 	ControlPlane *bootstrap.Status `json:"controlPlane,omitempty"`
 	Kubelet      *node.Status      `json:"kubelet,omitempty"`
 	Network      *netdata.Status   `json:"network,omitempty"`
+	// Pods counts this node's pods that have not ended.
+	Pods PodCounts `json:"pods"`
 	// URLs are where NodePort Services answer.
 	URLs []string `json:"urls,omitempty"`
 	// Milestones are seconds from the start of the node to the first time each
 	// of these held: apiReady, nodeReady, commitApplied, workloadsReady.
 	Milestones map[string]float64 `json:"milestones,omitempty"`
+}
+
+// PodCounts sums up pods.
+type PodCounts struct {
+	// Known is false until the pods were listed once.
+	Known bool `json:"known"`
+	Total int  `json:"total"`
+	Ready int  `json:"ready"`
+	// Stale pods ran before the node started and have not come back yet.
+	Stale int `json:"stale"`
 }
 
 // NodeStatus is the machine itself.

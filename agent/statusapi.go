@@ -111,6 +111,7 @@ func (h *hall) status() Status {
 	}
 	st.ControlPlane, st.Kubelet = &kube.ControlPlane, &kube.Kubelet
 	st.Node.Ready, st.Node.Reason, st.URLs = h.node.get()
+	st.Pods = h.node.podCounts()
 	return st
 }
 

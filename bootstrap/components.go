@@ -60,7 +60,7 @@ func (cp *ControlPlane) runPKI(context.Context, func()) error {
 	if err := cp.pki.Ensure(); err != nil {
 		return err
 	}
-	for _, dir := range []string{cp.paths.Config(), cp.paths.Audit()} {
+	for _, dir := range []string{cp.paths.FlexVolumes(), cp.paths.Audit()} {
 		if err := durable.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("create %s: %w", dir, err)
 		}

@@ -98,7 +98,7 @@ func (t *target) put(ctx context.Context, l *layout.Layout, img layout.Image) er
 	if err != nil {
 		return fmt.Errorf("take a lease in containerd: %w", err)
 	}
-	defer release(context.WithoutCancel(ctx))
+	defer func() { _ = release(context.WithoutCancel(ctx)) }() // it expires by itself
 
 	if err := t.copyBlobs(ctx, l, img); err != nil {
 		return err

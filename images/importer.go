@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/errdefs"
 
 	"github.com/bothy-os/bothy/images/layout"
 	"github.com/bothy-os/bothy/internal/supervise"
@@ -84,7 +85,7 @@ func (im *Images) Import(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("connect to containerd at %s: %w", im.cfg.Socket, err)
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	target, err := newTarget(ctx, c)
 	if err != nil {
 		return err
@@ -101,12 +102,29 @@ func (im *Images) importInto(ctx context.Context, target *target) error {
 			errs = append(errs, err)
 		}
 	}
+	if err := im.checkFirst(ctx, target); err != nil && st.Failed[im.cfg.First] == "" {
+		st.Failed[im.cfg.First] = err.Error()
+		errs = append(errs, err)
+	}
 	st.Took = time.Since(started)
 	im.mu.Lock()
 	im.status = st
 	im.mu.Unlock()
 	im.cfg.Log.Debug("images imported", "imported", st.Imported, "present", st.Present, "failed", len(st.Failed), "took", st.Took)
 	return errors.Join(errs...)
+}
+
+// checkFirst makes sure that the image without which nothing works is there,
+// wherever it came from.
+func (im *Images) checkFirst(ctx context.Context, target *target) error {
+	if im.cfg.First == "" {
+		return nil
+	}
+	_, err := target.client.ImageService().Get(ctx, im.cfg.First)
+	if errdefs.IsNotFound(err) {
+		return fmt.Errorf("image %s is in none of the layouts %v: no pod can start without it; build it with `bothy image build`", im.cfg.First, im.cfg.Layouts)
+	}
+	return err
 }
 
 func (im *Images) importLayout(ctx context.Context, target *target, dir string, st *Status) error {

@@ -105,7 +105,11 @@ func testLayout(t *testing.T, names ...string) string {
 }
 
 func (c *containerd) importAll(dirs ...string) (Status, error) {
-	im := New(Config{Layouts: dirs, First: "x/pause:1", Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	return c.importFirst("", dirs...)
+}
+
+func (c *containerd) importFirst(first string, dirs ...string) (Status, error) {
+	im := New(Config{Layouts: dirs, First: first, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	err := im.importInto(c.ctx, c.target)
 	return im.Status(), err
 }
@@ -226,6 +230,20 @@ func TestBrokenLayoutDoesNotKeepTheOthersOut(t *testing.T) {
 	st, err := c.importAll(broken, testLayout(t, "x/app:1"))
 	if err == nil || !strings.Contains(err.Error(), broken) || st.Imported != 1 {
 		t.Errorf("%+v, %v", st, err)
+	}
+}
+
+func TestMissingSandboxImageIsAnError(t *testing.T) {
+	c := newContainerd(t)
+	dir := testLayout(t, "x/app:1")
+	if _, err := c.importFirst("x/pause:1", dir); err == nil || !strings.Contains(err.Error(), "x/pause:1 is in none of the layouts") {
+		t.Errorf("no sandbox image anywhere: %v", err)
+	}
+	if st, err := c.importFirst("x/pause:1", dir, testLayout(t, "x/pause:1")); err != nil || st.Imported != 1 {
+		t.Errorf("once it is there: %+v, %v", st, err)
+	}
+	if _, err := c.importFirst("x/pause:1"); err != nil {
+		t.Errorf("imported earlier, from a layout that is gone: %v", err)
 	}
 }
 

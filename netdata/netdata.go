@@ -49,7 +49,7 @@ func New(cfg Config) (*Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	log := cfg.Log.With("wing", "netdata")
+	log := cfg.Log
 	return &Network{
 		cfg:     cfg,
 		log:     log,

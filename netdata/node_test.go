@@ -115,6 +115,13 @@ func nodeLife(t *testing.T, n *testNode) {
 		must(t, err)
 		defer c.Close()
 		sayTo(t, c, "a")
+		var host net.Conn // chose its backend at connect, for good
+		if n.cfg.HostCgroup != "" {
+			host, err = dial(t, "", "udp4", "10.96.0.21:80")
+			must(t, err)
+			defer host.Close()
+			sayTo(t, host, "a")
+		}
 		api.put(slice("self", 8080, b))
 		wait(t, "the datagrams to reach the new backend", func() error {
 			got, err := say(c, "hello")
@@ -123,6 +130,17 @@ func nodeLife(t *testing.T, n *testNode) {
 			}
 			return err
 		})
+		if host != nil {
+			wait(t, "the host's socket to be aborted", func() error {
+				// A socket without a peer refuses to write; one that was reading is aborted.
+				_, err := say(host, "hello")
+				if errors.Is(err, syscall.EDESTADDRREQ) || errors.Is(err, syscall.ECONNABORTED) {
+					return nil
+				}
+				return fmt.Errorf("got %v, want EDESTADDRREQ or ECONNABORTED", err)
+			})
+			expect(t, "", "udp4", "10.96.0.21:80", "b", nodeIP.String())
+		}
 		api.put(slice("self", 8080, a))
 	})
 	t.Run("names", func(t *testing.T) {

@@ -71,9 +71,9 @@ type AcceptedStatus struct {
 }
 
 // AppliedStatus is a commit whose objects were all sent. Took is the time from
-// the API server's first answer, or from the commit's acceptance if that was
-// later, until all objects were sent; ReadyAfter the time until all were
-// healthy, zero while they are not.
+// the begin of the first pass that the API server answered throughout until all
+// objects were sent; ReadyAfter the time until all were healthy, zero while they
+// are not. Both are in nanoseconds.
 type AppliedStatus struct {
 	Commit     string        `json:"commit"`
 	At         time.Time     `json:"at"`

@@ -100,7 +100,7 @@ type job struct {
 	*workloads
 	snapshot *Snapshot
 	desired  apply.Desired
-	// started is when the API server first answered for this commit.
+	// started is when the first complete pass began.
 	started  time.Time
 	lastPass *apply.Pass
 }
@@ -148,11 +148,11 @@ func (j *job) run(ctx context.Context) error {
 func (j *job) sync(ctx context.Context) error {
 	var pass *apply.Pass
 	err := j.connected(ctx, func() error {
-		if j.started.IsZero() {
-			j.started = time.Now()
-		}
+		attempt := time.Now()
 		var err error
-		pass, err = j.engine.Sync(ctx)
+		if pass, err = j.engine.Sync(ctx); err == nil && j.started.IsZero() {
+			j.started = attempt
+		}
 		return err
 	})
 	if err != nil {
@@ -172,12 +172,12 @@ func (j *job) sync(ctx context.Context) error {
 func (j *job) reportPass(pass *apply.Pass, summary apply.Summary, first bool) {
 	commit, now := j.snapshot.Commit, time.Now()
 	if len(pass.Pruned)+len(pass.Kept) > 0 {
-		j.report(Event{Reason: "Pruned", Commit: commit, Message: fmt.Sprintf("deleted %d objects that left Git%s", len(pass.Pruned), list(pass.Pruned))}, func(s *Status) {
+		j.report(Event{Reason: "Pruned", Commit: commit, Message: fmt.Sprintf("deleted %s that left Git%s", count(len(pass.Pruned)), list(pass.Pruned))}, func(s *Status) {
 			s.LastPruned = &PrunedStatus{Commit: commit, At: now, Objects: pass.Pruned, Kept: pass.Kept}
 		})
 	}
 	if len(pass.Failures) > 0 {
-		j.report(Event{Reason: "ApplyFailed", Commit: commit, Warning: true, Message: fmt.Sprintf("%d objects failed, first %v", len(pass.Failures), pass.Failures[0])}, func(s *Status) {
+		j.report(Event{Reason: "ApplyFailed", Commit: commit, Warning: true, Message: fmt.Sprintf("%s failed, first %v", count(len(pass.Failures)), pass.Failures[0])}, func(s *Status) {
 			s.Objects = objectsStatus(summary)
 			s.Phase, s.Message = PhaseDegraded, pass.Failures[0].Error()
 		})
@@ -202,7 +202,7 @@ func (j *job) reportPass(pass *apply.Pass, summary apply.Summary, first bool) {
 	case pass.Guard != nil:
 		j.report(Event{Reason: "PruneGuarded", Commit: commit, Warning: true, Message: pass.Guard.Problem + "; " + pass.Guard.Remedy}, change)
 	case first:
-		j.report(Event{Reason: "Applied", Commit: commit, Message: fmt.Sprintf("applied commit %.12s: %d objects, %d sent, in %s", commit, summary.Total, pass.Sent, applied.Took.Round(time.Millisecond))}, change)
+		j.report(Event{Reason: "Applied", Commit: commit, Message: fmt.Sprintf("applied commit %.12s: %s, %d sent, in %s", commit, count(summary.Total), pass.Sent, applied.Took.Round(time.Millisecond))}, change)
 	default:
 		j.board.update(change)
 	}
@@ -267,7 +267,7 @@ func (j *job) becameReady(summary apply.Summary) {
 		j.board.update(change)
 		return
 	}
-	j.report(Event{Reason: "Ready", Commit: j.snapshot.Commit, Message: fmt.Sprintf("all %d objects of commit %.12s are healthy", summary.Total, j.snapshot.Commit)}, change)
+	j.report(Event{Reason: "Ready", Commit: j.snapshot.Commit, Message: fmt.Sprintf("commit %.12s is healthy: %s", j.snapshot.Commit, count(summary.Total))}, change)
 }
 
 func (j *job) health(ctx context.Context) (summary apply.Summary, err error) {
@@ -283,7 +283,7 @@ func (j *job) refresh(ctx context.Context) error {
 	return j.connected(ctx, func() error {
 		drifted, err := j.engine.Refresh(ctx)
 		if len(drifted) > 0 {
-			j.report(Event{Reason: "Drift", Commit: j.snapshot.Commit, Message: fmt.Sprintf("%d objects were changed in the cluster and are set back%s", len(drifted), list(drifted))}, nil)
+			j.report(Event{Reason: "Drift", Commit: j.snapshot.Commit, Message: fmt.Sprintf("%s changed in the cluster, setting back%s", count(len(drifted)), list(drifted))}, nil)
 		}
 		return err
 	})
@@ -356,6 +356,13 @@ func (j *job) try(do func() error) error {
 		}
 	}
 	return do()
+}
+
+func count(n int) string {
+	if n == 1 {
+		return "1 object"
+	}
+	return fmt.Sprintf("%d objects", n)
 }
 
 func list(ids []apply.ID) string {

@@ -57,6 +57,7 @@ func printStatus(w io.Writer, s style, st *agent.Status) error {
 	}
 	fields(w, s, "node", fmt.Sprintf("%s at %s, %s, Kubernetes %s, started %s", st.Node.Name, st.Node.IP, ready, st.Node.Version.Kubernetes, ago(st.Node.Started)))
 	printGit(w, s, st)
+	fields(w, s, "pods", fmt.Sprintf("%d of %d ready", st.Pods.Ready, st.Pods.Total))
 	if len(st.URLs) > 0 {
 		fields(w, s, "answers", strings.Join(st.URLs, "\n"))
 	}

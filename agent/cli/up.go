@@ -314,23 +314,36 @@ func signedBy(s style, st *agent.Status) string {
 	return fmt.Sprintf("signed by %s (%s %s)", s.good(a.Signer), a.Kind, a.Fingerprint)
 }
 
-// answering returns the URLs that answer over HTTP right now.
+// answerLimit is how long a healthy workload's address may take to answer.
+const answerLimit = 3 * time.Second
+
+// answering returns the URLs that answer over HTTP. It asks again for a moment
+// while none does: a pod is ready before its Service knows.
 func answering(ctx context.Context, urls []string) []string {
-	client := &http.Client{Timeout: 2 * time.Second}
+	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	out := []string{}
-	for _, u := range urls {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
-		if err != nil {
-			continue
+	for deadline := time.Now().Add(answerLimit); len(out) == 0 && len(urls) > 0 && time.Now().Before(deadline); {
+		for _, u := range urls {
+			if answers(ctx, client, u) {
+				out = append(out, u)
+			}
 		}
-		resp, err := client.Do(req)
-		if err != nil {
-			continue
-		}
-		resp.Body.Close()
-		if resp.StatusCode < 500 {
-			out = append(out, u)
+		if len(out) == 0 {
+			time.Sleep(20 * time.Millisecond)
 		}
 	}
 	return out
+}
+
+func answers(ctx context.Context, client *http.Client, url string) bool {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return false
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return false
+	}
+	resp.Body.Close()
+	return resp.StatusCode < 500
 }

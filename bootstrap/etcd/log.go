@@ -3,6 +3,8 @@ package etcd
 import (
 	"context"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync/atomic"
 
 	"go.uber.org/zap"
@@ -15,11 +17,19 @@ func newLogger(c *core) *zap.Logger {
 	return zap.New(c, zap.WithFatalHook(zapcore.WriteThenPanic))
 }
 
-// expected are lines that say nothing: before the first commit of a new
-// database etcd does not find its own version in it and looks again later.
-var expected = map[string]bool{
-	"Failed to detect schema version":  true,
-	"failed to update storage version": true,
+// expected are parts of lines that say nothing.
+var expected = []string{
+	// Before the first commit of a new database etcd does not find its own
+	// version in it, and looks again later.
+	"Failed to detect schema version",
+	"failed to update storage version",
+	// A lone member tries to become leader so soon that its own membership is
+	// not applied yet, and tries again a moment later.
+	"pending configuration changes to apply",
+}
+
+func isExpected(message string) bool {
+	return slices.ContainsFunc(expected, func(part string) bool { return strings.Contains(message, part) })
 }
 
 // core is a zapcore.Core that writes to slog.
@@ -46,7 +56,7 @@ func (c *core) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *zapcor
 }
 
 func (c *core) Write(entry zapcore.Entry, fields []zapcore.Field) error {
-	if entry.Level <= zapcore.ErrorLevel && (c.closing.Load() || expected[entry.Message]) {
+	if entry.Level <= zapcore.ErrorLevel && (c.closing.Load() || isExpected(entry.Message)) {
 		return nil
 	}
 	level := slog.LevelWarn

@@ -39,7 +39,20 @@ func config(t *testing.T) (Config, *logged) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	// After a failed start etcd still prepares its next log file for a moment.
+	t.Cleanup(func() {
+		deadline := time.After(10 * time.Second)
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for os.RemoveAll(dir) != nil {
+			select {
+			case <-tick.C:
+			case <-deadline:
+				t.Errorf("cannot remove %s: something still writes to it", dir)
+				return
+			}
+		}
+	})
 	lines := &logged{}
 	return Config{
 		Dir: filepath.Join(dir, "data"), Socket: filepath.Join(dir, "run", "etcd.sock"), HTTPSocket: filepath.Join(dir, "run", "etcd-http.sock"),

@@ -33,8 +33,8 @@ func (p Paths) EtcdSocket() string { return filepath.Join(p.EtcdSockets(), "etcd
 func (p Paths) EtcdHTTPSocket() string { return filepath.Join(p.EtcdSockets(), "etcd-http.sock") }
 
 // FlexVolumes is where the controller manager looks for volume plugins of a
-// kind that is no longer made. It creates the directory, which would otherwise
-// be in the host's /usr.
+// kind that is no longer made; it would otherwise create a directory in the
+// host's /usr.
 func (p Paths) FlexVolumes() string { return filepath.Join(p.Config(), "flexvolumes") }
 
 // ClusterCA is the certificate of the CA that signs serving and client

@@ -99,7 +99,7 @@ func Build(ctx context.Context, opts Options) ([]Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build images: %w", err)
 	}
-	defer os.RemoveAll(work)
+	defer func() { _ = os.RemoveAll(work) }()
 	dir, err := openWriter(opts.LayoutDir)
 	if err != nil {
 		return nil, err

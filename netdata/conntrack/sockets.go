@@ -14,7 +14,9 @@ import (
 
 // destroyDatagramSockets aborts the UDP sockets of host processes that were
 // connected to one of the backends: the socket programs chose the backend at connect, and
-// nothing else would ever make them choose again. The process reads ECONNABORTED.
+// nothing else would ever make them choose again. A read fails with ECONNABORTED, a
+// write with EDESTADDRREQ. A process that talks to the same pod and port without the Service
+// loses its socket as well: the kernel does not tell the two apart.
 func destroyDatagramSockets(backends map[netip.AddrPort]bool) error {
 	sockets, err := netlink.SocketDiagUDP(unix.AF_INET)
 	if err != nil {

@@ -3,6 +3,7 @@ package services
 import (
 	"errors"
 	"fmt"
+	mapkeys "maps"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -149,7 +150,15 @@ func (w *world) sync() (problems []string) {
 	for k := range w.writer.owned {
 		keys[k] = true
 	}
-	for key := range keys {
+	// Services that are gone first, so that what they held is free; the controller gets
+	// there by trying again.
+	order := slices.SortedFunc(mapkeys.Keys(keys), func(a, b string) int {
+		if gone := w.services[a] == nil; gone != (w.services[b] == nil) {
+			return map[bool]int{true: -1, false: 1}[gone]
+		}
+		return strings.Compare(a, b)
+	})
+	for _, key := range order {
 		var rows []Row
 		var errs []error
 		if svc := w.services[key]; svc != nil {

@@ -7,8 +7,8 @@ import (
 	"slices"
 
 	ctrdlog "github.com/containerd/log"
-	"github.com/sirupsen/logrus"
-	logrusslog "github.com/sirupsen/logrus/hooks/slog"
+	"github.com/sirupsen/logrus"                       //nolint:depguard // containerd's logger is one of its
+	logrusslog "github.com/sirupsen/logrus/hooks/slog" //nolint:depguard // the bridge from it to slog
 )
 
 // routeLog sends containerd's log to slog, from warnings up. The logger is

@@ -1,6 +1,7 @@
 package volumes
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -63,10 +64,10 @@ func (q *projectQuota) check() error {
 	// struct fs_quota_stat, of which the flags are wanted: a signed byte of
 	// version, one of padding, then 16 bits. It is 80 bytes long.
 	var stat [128]byte
-	if err := q.quotactl(qXGetQStat, 0, unsafe.Pointer(&stat)); err != nil {
+	if err := q.quotactl(qXGetQStat, 0, unsafe.Pointer(&stat)); err != nil { //nolint:gosec // the kernel fills it
 		return fmt.Errorf("no project quota on the file system of %s (%w): use ext4 with the quota and project features or xfs, mounted with prjquota", q.dir, err)
 	}
-	if flags := *(*uint16)(unsafe.Pointer(&stat[2])); flags&projectEnforced == 0 {
+	if flags := binary.NativeEndian.Uint16(stat[2:]); flags&projectEnforced == 0 {
 		return fmt.Errorf("the file system of %s is not mounted with prjquota", q.dir)
 	}
 	return nil
@@ -121,7 +122,7 @@ func (q *projectQuota) free() (uint32, error) {
 func (q *projectQuota) set(project uint32, bytes int64) error {
 	const block = 1024 // the unit of the interface, whatever the file system's
 	limit := dqblk{blockHard: uint64(bytes+block-1) / block, valid: qifBLimits}
-	if err := q.quotactl(qSetQuota, project, unsafe.Pointer(&limit)); err != nil {
+	if err := q.quotactl(qSetQuota, project, unsafe.Pointer(&limit)); err != nil { //nolint:gosec // the kernel reads it
 		return fmt.Errorf("limit project %d to %d bytes: %w", project, bytes, err)
 	}
 	return nil
@@ -130,7 +131,7 @@ func (q *projectQuota) set(project uint32, bytes int64) error {
 // usage returns how many bytes a project uses and may use.
 func (q *projectQuota) usage(project uint32) (used, limit int64, err error) {
 	var d dqblk
-	if err := q.quotactl(qGetQuota, project, unsafe.Pointer(&d)); err != nil {
+	if err := q.quotactl(qGetQuota, project, unsafe.Pointer(&d)); err != nil { //nolint:gosec // the kernel fills it
 		return 0, 0, fmt.Errorf("read usage of project %d: %w", project, err)
 	}
 	return int64(d.space), int64(d.blockHard) * 1024, nil
@@ -163,7 +164,7 @@ func attrIoctl(path string, request uintptr, attr *fsxattr) error {
 	if err != nil {
 		return err
 	}
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), request, uintptr(unsafe.Pointer(attr)))
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), request, uintptr(unsafe.Pointer(attr))) //nolint:gosec // as ioctl(2) has it
 	err = f.Close()
 	if errno != 0 {
 		return errors.Join(errno, err)

@@ -42,7 +42,23 @@ func quotaMount(t *testing.T, options string) string {
 		t.Skipf("this kernel cannot mount ext4 with project quota from a file: %v: %s", err, out)
 	}
 	t.Cleanup(func() { run(t, "umount", target) })
+	dropSysResource(t)
 	return target
+}
+
+// dropSysResource makes this thread subject to quotas, as containers are: the
+// kernel lets CAP_SYS_RESOURCE exceed them.
+func dropSysResource(t *testing.T) {
+	t.Helper()
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		t.Fatal(err)
+	}
+	data[unix.CAP_SYS_RESOURCE/32].Effective &^= 1 << (unix.CAP_SYS_RESOURCE % 32)
+	if err := unix.Capset(&header, &data[0]); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func run(t *testing.T, name string, args ...string) {

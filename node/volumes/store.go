@@ -143,14 +143,12 @@ func (s *store) emptyTrash() error {
 	var errs []error
 	for _, e := range entries {
 		path := filepath.Join(trash, e.Name())
-		project, known := s.quota.existing(path)
-		if err := os.RemoveAll(path); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		if known {
+		// The limit goes first: once the directory is gone, its project number
+		// may be given to a new volume.
+		if project, known := s.quota.existing(path); known {
 			errs = append(errs, s.quota.set(project, 0))
 		}
+		errs = append(errs, os.RemoveAll(path))
 	}
 	return errors.Join(errs...)
 }

@@ -9,12 +9,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
 
 // fakeQuota remembers limits.
 type fakeQuota struct {
+	mu       sync.Mutex
 	broken   error
 	projects map[string]uint32
 	limits   map[uint32]int64
@@ -27,6 +29,8 @@ func newFakeQuota() *fakeQuota {
 func (q *fakeQuota) check() error { return q.broken }
 
 func (q *fakeQuota) project(dir string) (uint32, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	name := filepath.Base(dir)
 	if q.projects[name] == 0 {
 		q.projects[name] = firstProject + uint32(len(q.projects))
@@ -35,16 +39,24 @@ func (q *fakeQuota) project(dir string) (uint32, error) {
 }
 
 func (q *fakeQuota) existing(dir string) (uint32, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	id, ok := q.projects[filepath.Base(dir)]
 	return id, ok
 }
 
 func (q *fakeQuota) set(project uint32, bytes int64) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	q.limits[project] = bytes
 	return nil
 }
 
-func (q *fakeQuota) limitOf(name string) int64 { return q.limits[q.projects[name]] }
+func (q *fakeQuota) limitOf(name string) int64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.limits[q.projects[name]]
+}
 
 func testLog() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
@@ -139,7 +151,7 @@ func TestDiscardedVolumeIsGoneAtOnceAndLaterFromDisk(t *testing.T) {
 	go next.sweep(t.Context())
 	trash := filepath.Join(s.dir, trashDir)
 	waitFor(t, "the trash to be empty", func() bool { return isEmpty(trash) })
-	waitFor(t, "the limit to be lifted", func() bool { next.mu.Lock(); defer next.mu.Unlock(); return q.limitOf("pvc-1_ns_claim") == 0 })
+	waitFor(t, "the limit to be lifted", func() bool { return q.limitOf("pvc-1_ns_claim") == 0 })
 }
 
 func TestDiscardNeverLeavesItsDirectory(t *testing.T) {

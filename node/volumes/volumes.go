@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -120,7 +119,7 @@ func (v *Volumes) runWith(ctx context.Context, client kubernetes.Interface, read
 		return err
 	}
 
-	factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(dropManagedFields))
+	factory := informers.NewSharedInformerFactoryWithOptions(client, controller.DefaultResyncPeriod, informers.WithTransform(dropManagedFields))
 	claims := factory.Core().V1().PersistentVolumeClaims()
 	volumes := factory.Core().V1().PersistentVolumes()
 	classes := factory.Storage().V1().StorageClasses()
@@ -196,4 +195,4 @@ func dropManagedFields(obj any) (any, error) {
 }
 
 // resyncEvery is how often all limits are compared with the disk.
-const resyncEvery = 30 * time.Minute
+const resyncEvery = controller.DefaultResyncPeriod

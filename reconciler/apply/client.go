@@ -104,6 +104,31 @@ func (c *Client) resourceOf(ctx context.Context, gvk schema.GroupVersionKind) (r
 	return resource{}, errNoKind
 }
 
+// anyVersionOf finds the resource of a kind in any version that is served: an
+// object outlives the API version that it was applied with.
+func (c *Client) anyVersionOf(ctx context.Context, gvk schema.GroupVersionKind) (resource, error) {
+	r, err := c.resourceOf(ctx, gvk)
+	if !errors.Is(err, errNoKind) || gvk.Group == "" {
+		return r, err
+	}
+	groups, err := c.discovery.ServerGroups()
+	if err != nil {
+		return resource{}, unavailable(err)
+	}
+	for _, g := range groups.Groups {
+		if g.Name != gvk.Group {
+			continue
+		}
+		for _, v := range g.Versions {
+			r, err := c.resourceOf(ctx, schema.GroupVersionKind{Group: g.Name, Version: v.Version, Kind: gvk.Kind})
+			if !errors.Is(err, errNoKind) {
+				return r, err
+			}
+		}
+	}
+	return resource{}, errNoKind
+}
+
 func (c *Client) remember(gv schema.GroupVersion, list *metav1.APIResourceList) {
 	for _, r := range list.APIResources {
 		gvk := gv.WithKind(r.Kind)

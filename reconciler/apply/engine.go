@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // parallel bounds the requests under way at once.
@@ -72,10 +73,16 @@ func (o *object) inherit(old *object) {
 // is among the objects are resolved when they are sent.
 func (e *Engine) resolve(ctx context.Context) error {
 	placed := make(map[ID]*object, len(e.objects))
+	unknown := map[schema.GroupVersionKind]bool{}
 	for _, o := range e.objects {
+		if unknown[o.id.gvk()] {
+			placed[o.id.key()] = o
+			continue
+		}
 		r, err := e.client.resourceOf(ctx, o.id.gvk())
 		switch {
 		case errors.Is(err, errNoKind):
+			unknown[o.id.gvk()] = true
 		case err != nil:
 			return err
 		default:

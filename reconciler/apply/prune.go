@@ -73,7 +73,7 @@ func (e *Engine) guard(stale int) *Failure {
 
 // remove deletes an object if it still carries our label.
 func (e *Engine) remove(ctx context.Context, id ID) (done, kept bool, err error) {
-	r, err := e.client.resourceOf(ctx, id.gvk())
+	r, err := e.client.anyVersionOf(ctx, id.gvk())
 	if errors.Is(err, errNoKind) {
 		return false, false, nil // its definition is gone, and the object with it
 	}

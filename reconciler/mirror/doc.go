@@ -14,6 +14,7 @@
 // It must not know what commits are trusted or what files mean.
 //
 // Map: mirror.go (open, read, reset), fetch.go (one fetch), remote.go (the
-// transports), credentials.go, pack.go (limits on what comes in), tree.go
+// transports), credentials.go, pack.go (limits on what comes in), compact.go
+// (joining packs), tree.go
 // (strict tree objects), errors.go.
 package mirror

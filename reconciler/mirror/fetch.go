@@ -31,8 +31,9 @@ type source interface {
 
 // Fetch brings the branch's newest commit with its history into the mirror and
 // returns its id. If the mirror has it already, nothing but the list of
-// branches crosses the network. haves are further commits known to be complete
-// in the mirror. Errors are of type *[FetchError].
+// branches crosses the network. haves are further commits to keep, which the
+// server need not send again. Errors of the repository are of type
+// *[FetchError].
 func (m *Mirror) Fetch(ctx context.Context, r Remote, haves ...string) (string, error) {
 	m.fetching.Lock()
 	defer m.fetching.Unlock()
@@ -67,6 +68,9 @@ func (m *Mirror) Fetch(ctx context.Context, r Remote, haves ...string) (string, 
 	}
 	if err := m.setTip(r.Branch, tip); err != nil {
 		return "", fetchError(r, err)
+	}
+	if err := m.compact(ctx, r.Branch, tip, haves); err != nil {
+		return "", fmt.Errorf("compact mirror %s: %w", m.dir, err)
 	}
 	return tip, nil
 }

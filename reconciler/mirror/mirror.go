@@ -73,6 +73,9 @@ const config = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare
 // if the directory holds something that is not a repository.
 func Open(dir string, limits Limits) (*Mirror, error) {
 	m := &Mirror{dir: dir, limits: limits.withDefaults()}
+	if err := m.finishReplacing(); err != nil {
+		return nil, fmt.Errorf("open mirror %s: %w", dir, err)
+	}
 	_, err := os.Stat(filepath.Join(dir, "HEAD"))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

@@ -9,8 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"sigs.k8s.io/yaml"
-
 	"github.com/bothy-os/bothy/api/v1alpha1"
 	"github.com/bothy-os/bothy/internal/signers"
 )
@@ -158,24 +156,29 @@ func (r *Result) trust(w *worktree, key *signingKey, name string) error {
 	if err != nil {
 		return fmt.Errorf("signing key: %w", err)
 	}
-	text, err := yaml.Marshal(map[string]any{
-		"apiVersion": v1alpha1.GroupVersion, "kind": "TrustRoot", "version": 1,
-		"signers": []map[string]any{{"name": r.Signer.Name, "kind": r.Signer.Kind, "publicKey": r.Signer.PublicKey}},
-	})
-	if err != nil {
+	text := rootText(r.Signer)
+	if err := w.write(rootFile, text); err != nil {
 		return err
 	}
-	comment := "# Who may sign commits. A change of this file is verified with the file it\n# replaces, and version never decreases. See README.md.\n"
-	if err := w.write(rootFile, comment+string(text)); err != nil {
-		return err
-	}
-	if r.Root, err = v1alpha1.DecodeTrustRoot(rootFile, []byte(comment+string(text))); err != nil {
+	if r.Root, err = v1alpha1.DecodeTrustRoot(rootFile, []byte(text)); err != nil {
 		return err
 	}
 	if key.kind == signers.KindSSH {
 		return w.write(allowedSignersFile, allowedSigner(name, key.public))
 	}
 	return nil
+}
+
+// rootText is a trust root with one signer, written for people to edit.
+func rootText(s v1alpha1.Signer) string {
+	var b strings.Builder
+	b.WriteString("# Who may sign commits. A change of this file is verified with the file it\n# replaces, and version never decreases. See README.md.\n")
+	fmt.Fprintf(&b, "apiVersion: %s\nkind: TrustRoot\nversion: 1\nsigners:\n", v1alpha1.GroupVersion)
+	fmt.Fprintf(&b, "  - name: %q\n    kind: %s\n    publicKey: |\n", s.Name, s.Kind)
+	for line := range strings.SplitSeq(s.PublicKey, "\n") {
+		b.WriteString(strings.TrimRight("      "+line, " ") + "\n")
+	}
+	return b.String()
 }
 
 // allowedSigner is a line for git's gpg.ssh.allowedSignersFile.

@@ -227,6 +227,13 @@ func (r *Repo) Reset(t testing.TB, commit string) {
 	r.Git(t, "push", "--quiet", "--force", r.Bare, "HEAD:main")
 }
 
+// AllowRewrites makes the bare repository accept forced pushes, as a server in
+// the hands of an attacker does.
+func (r *Repo) AllowRewrites(t testing.TB) {
+	t.Helper()
+	r.command(t, "git", "-C", r.Bare, "config", "receive.denyNonFastForwards", "false")
+}
+
 func (r *Repo) signingArgs(t testing.TB, signing Signing) []string {
 	t.Helper()
 	commit := []string{"commit", "--quiet", "--allow-empty"}

@@ -42,9 +42,10 @@ type GitStatus struct {
 	Rejected *Refusal
 	Applied  *struct{ Commit string }
 	Phase    string
+	Message  string
 	Objects  struct {
 		Total, Ready int
-		Failed       []struct{ Object, Reason string }
+		Failed       []Failure
 	}
 }
 
@@ -56,6 +57,12 @@ type Acceptance struct {
 // Refusal is a commit that is not, and why.
 type Refusal struct {
 	Commit, Subject, Author, Rule, Problem, Remedy string
+}
+
+// Failure is an object that is not as Git wants it, and why.
+type Failure struct {
+	Object          any
+	Problem, Remedy string
 }
 
 // UpResult is what `bothy up -o json` prints.

@@ -4,23 +4,10 @@
 
 #include "balance.h"
 
-/*
- * A flow between real ends is found in conntrack and skips the service tables.
- * Addresses of the service range are never real ends, so they skip conntrack.
- */
 static __always_inline enum step translate_from_pod(struct __sk_buff *skb, struct packet *p, int *verdict)
 {
-	struct tuple key;
-	struct flow *f;
-	enum step s;
+	enum step s = translate_known(skb, p, NAT_POD, verdict);
 
-	if (!in_service_range(&p->t.daddr)) {
-		ct_key(&p->t, &key);
-		f = bpf_map_lookup_elem(&ct, &key);
-		if (f && !(f->flags & FLOW_NAT) && !(p->t.proto == IPPROTO_TCP && starts_flow(p)))
-			return STEP_AS_IS;
-	}
-	s = translate_known(skb, p, NAT_POD, verdict);
 	if (s != STEP_AS_IS)
 		return s;
 	return balance_new(skb, p, NAT_POD, ANSWER_POD, verdict);
@@ -54,6 +41,9 @@ static __always_inline int handle_from_pod(struct __sk_buff *skb)
 
 	switch (p.kind) {
 	case KIND_FLOW:
+		/* Addresses of the service range are never real ends: conntrack does not know them. */
+		if (!in_service_range(&p.t.daddr) && ct_follow(&p))
+			break;
 		s = translate_from_pod(skb, &p, &verdict);
 		if (s == STEP_VERDICT)
 			return verdict;

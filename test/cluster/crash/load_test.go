@@ -43,7 +43,7 @@ kind: Pod
 metadata: {name: client}
 spec:
   terminationGracePeriodSeconds: 5
-  restartPolicy: Never
+  restartPolicy: OnFailure # until the Service has its endpoint
   containers:
     - name: toolbox
       image: bothy.local/toolbox:1

@@ -1,6 +1,7 @@
 package gitops
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +17,7 @@ import (
 // pruned; drift is undone; and the node outlives its repository.
 func TestPushes(t *testing.T) {
 	s := newSite(t, false)
+	s.repo.AllowRewrites(t) // whoever controls the Git server can rewrite it
 	const file = "clusters/default/site.yaml"
 	first := s.repo.Head(t)
 
@@ -35,6 +37,7 @@ func TestPushes(t *testing.T) {
 		s.repo.Replace(t, file, "second message", "third message")
 		commit := s.repo.Push(t, "Nobody calls reconcile", cluster.Signed)
 		cluster.Eventually(t, 30*time.Second+patience, "the commit to be live", func() error { return s.accepted(t.Context(), commit) })
+		cluster.Eventually(t, patience, "the workload to say the new message", func() error { return s.says(t.Context(), "third message") })
 	})
 
 	good := s.repo.Head(t)
@@ -96,6 +99,28 @@ func TestPushes(t *testing.T) {
 		s.push(t, "Remove it again")
 		s.gone(t, "site", "configmap/extra")
 		s.kube.In("site").Run(t, "get", "configmap", "by-hand", "deployment/hello")
+	})
+
+	t.Run("a commit that would delete most is held back", func(t *testing.T) {
+		whole := s.repo.Read(t, file)
+		namespace, _, _ := strings.Cut(whole, "---\n")
+		s.repo.Write(t, file, namespace)
+		commit := s.repo.Push(t, "An accident", cluster.Signed)
+		s.node.Try(t, "reconcile", "--wait")
+		cluster.Eventually(t, patience, "status to say that nothing was deleted", func() error {
+			st, err := s.node.ReadStatus(t.Context())
+			if err == nil && (st.Git.Accepted.Commit != commit || st.Git.Phase != "degraded" || !strings.Contains(st.Git.Message, "would delete")) {
+				err = fmt.Errorf("accepted %+v, phase %s, message %q", st.Git.Accepted, st.Git.Phase, st.Git.Message)
+			}
+			return err
+		})
+		if text := s.node.Run(t, "status"); !strings.Contains(text, "Bothy-Allow-Prune") {
+			t.Errorf("bothy status does not say what to do if it is meant:\n%s", text)
+		}
+		s.kube.In("site").Run(t, "get", "deployment/hello", "service/hello", "configmap/message")
+		s.repo.Write(t, file, whole)
+		s.push(t, "All is back")
+		good = s.repo.Head(t)
 	})
 
 	t.Run("drift is undone", func(t *testing.T) {
@@ -163,8 +188,23 @@ func TestPushesSignedWithOpenPGP(t *testing.T) {
 	s.push(t, "Say something new")
 	cluster.Eventually(t, patience, "the workload to say the new message", func() error { return s.says(t.Context(), "second message") })
 	s.repo.Replace(t, "clusters/default/site.yaml", "second message", "words of mallory")
-	s.refused(t, cluster.Unsigned, "signature", "Not signed")
+	rejected := s.refused(t, cluster.Unsigned, "signature", "Not signed")
 	if err := s.says(t.Context(), "second message"); err != nil {
 		t.Error(err)
+	}
+
+	// The remedy is what it says: sign the commit and push it again, in the
+	// repositories as `bothy repo init` has made them.
+	if !strings.Contains(rejected.Remedy, "git commit --amend -S") {
+		t.Errorf("the remedy is %q", rejected.Remedy)
+	}
+	s.repo.Git(t, "commit", "--quiet", "--amend", "--no-edit", "-S")
+	s.repo.Git(t, "push", "--quiet", "--force-with-lease")
+	if r := s.node.Try(t, "reconcile", "--wait"); r.Code != 0 {
+		t.Fatalf("bothy reconcile: exit code %d: %s", r.Code, r.Stderr)
+	}
+	cluster.Eventually(t, patience, "the workload to say what is now signed", func() error { return s.says(t.Context(), "words of mallory") })
+	if st := s.node.Status(t); st.Git.Rejected != nil {
+		t.Errorf("the refusal is still shown: %+v", st.Git.Rejected)
 	}
 }

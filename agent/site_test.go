@@ -1,0 +1,84 @@
+package agent
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/bothy-os/bothy/api/v1alpha1"
+	"github.com/bothy-os/bothy/reconciler"
+)
+
+const clusterText = "apiVersion: bothy.dev/v1alpha1\nkind: Cluster\nmetadata: {name: x}\nspec: {node: {maxPods: 50}}\n"
+
+func TestSiteWithoutFilesHasDefaults(t *testing.T) {
+	s, err := decodeSite(&reconciler.Snapshot{}, "clusters/edge", "node1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.cluster.Metadata.Name != "edge" || s.cluster.Spec.Node.MaxPods != 110 || s.machine.Spec.Role != "control-plane" {
+		t.Errorf("%+v %+v", s.cluster, s.machine)
+	}
+}
+
+func TestSiteTakesItsOwnMachine(t *testing.T) {
+	machine := func(name string) reconciler.File {
+		return reconciler.File{Path: "m/" + name + ".yaml", Data: []byte("apiVersion: bothy.dev/v1alpha1\nkind: Machine\nmetadata: {name: " + name + "}\nspec: {labels: {of: " + name + "}}\n")}
+	}
+	snap := &reconciler.Snapshot{
+		Cluster:  &reconciler.File{Path: "c.yaml", Data: []byte(clusterText)},
+		Machines: []reconciler.File{machine("a"), machine("b")},
+	}
+	s, err := decodeSite(snap, "clusters/edge", "b")
+	if err != nil || s.cluster.Spec.Node.MaxPods != 50 || s.machine.Spec.Labels["of"] != "b" {
+		t.Errorf("%+v %v", s, err)
+	}
+	same, _ := decodeSite(snap, "clusters/edge", "b")
+	other, _ := decodeSite(snap, "clusters/edge", "a")
+	if !s.equal(same) || s.equal(other) || s.equal(nil) {
+		t.Error("sites are compared wrongly")
+	}
+}
+
+func TestFaultySiteNamesEveryFile(t *testing.T) {
+	_, err := decodeSite(&reconciler.Snapshot{
+		Cluster:  &reconciler.File{Path: "c.yaml", Data: []byte(clusterText + "extra: 1\n")},
+		Machines: []reconciler.File{{Path: "m.yaml", Data: []byte("kind: [")}},
+	}, "clusters/edge", "a")
+	if err == nil || !strings.Contains(err.Error(), "c.yaml:5: extra") || !strings.Contains(err.Error(), "m.yaml:1") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestNetworkCannotBeRenumbered(t *testing.T) {
+	now, next := v1alpha1.NewCluster("x"), v1alpha1.NewCluster("x")
+	next.Spec.Node.MaxPods = 7
+	if err := keepsNetwork(now, next); err != nil {
+		t.Errorf("other settings: %v", err)
+	}
+	next.Spec.Network.ServiceCIDRs = []string{"10.97.0.0/16"}
+	if err := keepsNetwork(now, next); err == nil || !strings.Contains(err.Error(), "spec.network.serviceCIDRs") {
+		t.Errorf("service range: %v", err)
+	}
+}
+
+func TestUpstreams(t *testing.T) {
+	resolv := "search x\nnameserver 192.0.2.1\nnameserver 2001:db8::1\n"
+	want := []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:53"), netip.MustParseAddrPort("[2001:db8::1]:53")}
+	if got := upstreams(nil, resolv); !slices.Equal(got, want) {
+		t.Errorf("from resolv.conf: %v", got)
+	}
+	want = []netip.AddrPort{netip.MustParseAddrPort("198.51.100.1:5353")}
+	if got := upstreams([]string{"198.51.100.1:5353"}, resolv); !slices.Equal(got, want) {
+		t.Errorf("configured: %v", got)
+	}
+}
+
+func TestFirstNodeRange(t *testing.T) {
+	for in, want := range map[string]string{"10.244.0.0/16": "10.244.0.0/24", "10.1.2.0/24": "10.1.2.0/24"} {
+		if got := firstNodeRange(netip.MustParsePrefix(in)).String(); got != want {
+			t.Errorf("%s: %s", in, got)
+		}
+	}
+}
