@@ -171,7 +171,8 @@ check-generated: generate ## Fail when generated files differ from what generate
 	git diff --exit-code || { echo "run 'make generate' and commit the result" >&2; exit 1; }
 
 UPSTREAM_MODULE := tools/upstream/go.mod tools/upstream/go.sum
-PEERS := $(addprefix build/peers/,kube-apiserver kube-controller-manager kube-scheduler kubelet etcd containerd)
+PEERS := $(addprefix build/peers/,kube-apiserver kube-controller-manager kube-scheduler kubelet etcd containerd \
+	ptp host-local loopback)
 
 .PHONY: kubectl
 kubectl: $(BIN)/kubectl ## Build kubectl of the version that runs inside.
@@ -186,7 +187,9 @@ peers: $(PEERS) ## Build the upstream processes that make bench compares with.
 
 build/peers/etcd: PACKAGE = go.etcd.io/etcd/server/v3
 build/peers/containerd: PACKAGE = github.com/containerd/containerd/v2/cmd/containerd
-build/peers/kube%: PACKAGE = k8s.io/kubernetes/cmd/kube$*
+build/peers/ptp build/peers/loopback: PACKAGE = github.com/containernetworking/plugins/plugins/main/$(@F)
+build/peers/host-local: PACKAGE = github.com/containernetworking/plugins/plugins/ipam/$(@F)
+build/peers/kube%: PACKAGE = k8s.io/kubernetes/cmd/$(@F)
 $(PEERS): $(UPSTREAM_MODULE) | deps
 	@$(STEP) "Building $(@F) as a separate process" go -C tools/upstream build -v -ldflags '-s -w $(K8S_LDFLAGS)' \
 		-o $(CURDIR)/$@ $(PACKAGE)

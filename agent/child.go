@@ -219,7 +219,7 @@ func waitExit(ctx context.Context, pidfd int) error {
 func terminate(pid int) error {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		return nil //nolint:nilerr // gone already
+		return nil // gone already
 	}
 	defer unix.Close(pidfd)
 	_ = unix.PidfdSendSignal(pidfd, unix.SIGTERM, nil, 0)

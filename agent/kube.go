@@ -37,7 +37,6 @@ const metricsServing = "metrics-serving"
 // and cannot be started twice in it, so that the agent starts a new process.
 func RunKube(ctx context.Context) error {
 	debug.SetGCPercent(gcPercent)
-	shareMetrics()
 	file := logfile.Open(filepath.Join(boot.StateDir, "logs"), "kube")
 	defer file.Close()
 	log := file.Logger(slog.LevelInfo)

@@ -43,7 +43,9 @@ func serveSocket(ctx context.Context, path string, handler http.Handler, ready f
 	case <-ctx.Done():
 		// Followers never end by themselves.
 		_ = server.Close()
-		<-ended
+		if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve %s: %w", path, err)
+		}
 		return nil
 	}
 }

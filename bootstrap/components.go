@@ -33,6 +33,12 @@ const (
 )
 
 const (
+	// apiGrace is short because the server would wait for clients to close
+	// their watches, and those that live outside this process never do.
+	apiGrace = 2 * time.Second
+	// clientGrace is short because all state of these is in the API server.
+	clientGrace = time.Second
+
 	certificatesEvery = time.Minute
 	rotationEvery     = time.Hour
 	// applyPatience is how long system objects are retried quietly: at a first
@@ -47,9 +53,9 @@ func (cp *ControlPlane) Components() []supervise.Component {
 		{Name: ComponentPKI, Run: cp.runPKI, Restart: supervise.RunOnce},
 		{Name: ComponentCertificates, After: []string{ComponentPKI}, Run: cp.runCertificates},
 		{Name: ComponentEtcd, After: []string{ComponentPKI}, Run: cp.runEtcd, Restart: supervise.RestartNever},
-		{Name: ComponentAPIServer, After: []string{ComponentEtcd}, Run: cp.runAPIServer, Restart: supervise.RestartNever},
-		{Name: ComponentControllerManager, After: afterAPI, Run: cp.runControllerManager, Restart: supervise.RestartNever},
-		{Name: ComponentScheduler, After: afterAPI, Run: cp.runScheduler, Restart: supervise.RestartNever},
+		{Name: ComponentAPIServer, After: []string{ComponentEtcd}, Run: cp.runAPIServer, Restart: supervise.RestartNever, Grace: apiGrace},
+		{Name: ComponentControllerManager, After: afterAPI, Run: cp.runControllerManager, Restart: supervise.RestartNever, Grace: clientGrace},
+		{Name: ComponentScheduler, After: afterAPI, Run: cp.runScheduler, Restart: supervise.RestartNever, Grace: clientGrace},
 		{Name: ComponentSystemObjects, After: afterAPI, Run: cp.runSystemObjects, Restart: supervise.RunOnce},
 		{Name: ComponentEncryptionKeys, After: afterAPI, Run: cp.runEncryptionKeys},
 	}

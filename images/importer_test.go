@@ -2,7 +2,6 @@ package images
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -109,7 +108,7 @@ func (c *containerd) importAll(dirs ...string) (Status, error) {
 }
 
 func (c *containerd) importFirst(first string, dirs ...string) (Status, error) {
-	im := New(Config{Layouts: dirs, First: first, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	im := New(Config{Layouts: dirs, First: first, Log: slog.New(slog.DiscardHandler)})
 	err := im.importInto(c.ctx, c.target)
 	return im.Status(), err
 }

@@ -25,8 +25,10 @@ func sysctls() []struct{ name, value, why string } {
 		{"net/ipv4/conf/all/rp_filter", "0", "answers to pods are redirected past the stack, which would find their way asymmetric"},
 		{"net/ipv4/conf/default/rp_filter", "0", "as above, for interfaces to come: the stricter of both settings counts"},
 		{"net/ipv4/conf/all/send_redirects", "0", "a pod's gateway is no router it could be pointed past"},
-		{"net/ipv4/ip_local_port_range", "32768 " + strconv.Itoa(loader.SNATPortMin-1),
-			"host sockets and masqueraded pods share the node's address, so they must not share ports"},
+		{
+			"net/ipv4/ip_local_port_range", "32768 " + strconv.Itoa(loader.SNATPortMin-1),
+			"host sockets and masqueraded pods share the node's address, so they must not share ports",
+		},
 	}
 }
 
@@ -115,7 +117,7 @@ func flowCapacity() uint32 {
 		return 1 << 16
 	}
 	flows := uint32(1 << 16)
-	for total := uint64(info.Totalram) * uint64(info.Unit); flows < 1<<19 && uint64(flows)*2*(64<<10) <= total; {
+	for total := info.Totalram * uint64(info.Unit); flows < 1<<19 && uint64(flows)*2*(64<<10) <= total; {
 		flows *= 2
 	}
 	return flows

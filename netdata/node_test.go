@@ -1,6 +1,8 @@
 package netdata
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -21,8 +23,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"encoding/json"
 )
 
 // TestNode is a node's life as its users see it, from the first pod to the last.
@@ -137,7 +137,10 @@ func nodeLife(t *testing.T, n *testNode) {
 				if errors.Is(err, syscall.EDESTADDRREQ) || errors.Is(err, syscall.ECONNABORTED) {
 					return nil
 				}
-				return fmt.Errorf("got %v, want EDESTADDRREQ or ECONNABORTED", err)
+				if err == nil {
+					return errors.New("no error, want EDESTADDRREQ or ECONNABORTED")
+				}
+				return fmt.Errorf("want EDESTADDRREQ or ECONNABORTED: %w", err)
 			})
 			expect(t, "", "udp4", "10.96.0.21:80", "b", nodeIP.String())
 		}
@@ -439,7 +442,7 @@ func bulk(t *testing.T, ns string, server pod, addr string, api *fakeAPI) {
 		}
 		return err
 	})
-	client := &http.Client{Transport: &http.Transport{Dial: func(network, _ string) (net.Conn, error) {
+	client := &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
 		return dial(t, ns, "tcp4", addr)
 	}}}
 	defer client.CloseIdleConnections()

@@ -123,15 +123,20 @@ func New(cfg Config) (*Node, error) {
 
 func check(cfg Config) error {
 	for _, f := range []struct{ name, value string }{
-		{"StateDir", cfg.StateDir}, {"RunDir", cfg.RunDir}, {"BinDir", cfg.BinDir}, {"NodeName", cfg.NodeName},
-		{"CgroupRoot", cfg.CgroupRoot}, {"ResolvConf", cfg.ResolvConf}, {"CAFile", cfg.CAFile},
+		{"StateDir", cfg.StateDir},
+		{"RunDir", cfg.RunDir},
+		{"BinDir", cfg.BinDir},
+		{"NodeName", cfg.NodeName},
+		{"CgroupRoot", cfg.CgroupRoot},
+		{"ResolvConf", cfg.ResolvConf},
+		{"CAFile", cfg.CAFile},
 	} {
 		if f.value == "" {
 			return fmt.Errorf("%s is not set", f.name)
 		}
 	}
 	if cfg.Cluster == nil || cfg.Machine == nil || cfg.Log == nil {
-		return errors.New("Cluster, Machine and Log have to be set")
+		return errors.New("one of Cluster, Machine and Log is not set")
 	}
 	if !cfg.NodeIP.IsValid() || cfg.NodeIP.IsLoopback() || cfg.NodeIP.IsUnspecified() {
 		return fmt.Errorf("node address %s: has to be one that other machines could reach, not loopback", cfg.NodeIP)
@@ -215,7 +220,7 @@ func (n *Node) kubeletConfig() kubelet.Config {
 			RuntimeSocket: n.ContainerdSocket(),
 			StaticPodDir:  cfg.StaticPodDir, Standalone: cfg.Standalone,
 		},
-		NodeName: cfg.NodeName, Kubeconfig: cfg.Kubelet.Kubeconfig, StateDir: cfg.StateDir,
+		NodeName: cfg.NodeName, Kubeconfig: cfg.Kubelet.Kubeconfig, StateDir: cfg.StateDir, CNIConfDir: n.CNIConfDir(),
 	}
 }
 

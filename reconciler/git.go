@@ -121,13 +121,13 @@ func (g *git) poll(ctx context.Context) (time.Duration, error) {
 
 	tip, err := g.fetch(ctx)
 	if ctx.Err() != nil {
-		return 0, nil
+		return 0, nil //nolint:nilerr // told to end, which is no failure
 	}
 	if err == nil {
 		err = g.decide(ctx, tip)
 	}
 	if ctx.Err() != nil {
-		return 0, nil
+		return 0, nil //nolint:nilerr // told to end, which is no failure
 	}
 	// Who waits for this fetch is told after the status says how it ended.
 	g.mu.Lock()

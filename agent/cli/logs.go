@@ -121,7 +121,7 @@ func (l *logReader) read(offsets map[string]int64) ([]logLine, error) {
 func (l *logReader) readFile(path string, offsets map[string]int64) ([]logLine, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, nil //nolint:nilerr // rotated away between listing and opening
+		return nil, nil // rotated away between listing and opening
 	}
 	defer f.Close()
 	st, err := f.Stat()

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 )
 
 // checkDatabase opens the database file as etcd will. etcd does so in a
@@ -25,7 +26,7 @@ func checkDatabase(dir string) (err error) {
 		}
 	}()
 	db, err := bbolt.Open(file, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, bbolterrors.ErrTimeout) {
 		return fmt.Errorf("%s: another process has it open", file)
 	}
 	if err != nil {

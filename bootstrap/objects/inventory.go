@@ -80,7 +80,7 @@ func (a *Applier) inventory(ctx context.Context) ([]ref, error) {
 	var refs []ref
 	if err := json.Unmarshal([]byte(data), &refs); err != nil {
 		// Somebody edited it. Nothing is pruned this time; it is written anew.
-		a.Log.Warn("inventory of system objects is unreadable, nothing is pruned", "configmap", Namespace+"/"+inventoryName)
+		a.Log.Warn("inventory of system objects is unreadable, nothing is pruned", "configmap", Namespace+"/"+inventoryName, "err", err)
 		return nil, nil
 	}
 	return refs, nil

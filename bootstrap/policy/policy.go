@@ -31,7 +31,9 @@ func Authentication() ([]byte, error) {
 		JWT        []any  `json:"jwt"`
 		Anonymous  any    `json:"anonymous"`
 	}{
-		"apiserver.config.k8s.io/v1", "AuthenticationConfiguration", []any{},
+		"apiserver.config.k8s.io/v1",
+		"AuthenticationConfiguration",
+		[]any{},
 		map[string]any{
 			"enabled":    true,
 			"conditions": []condition{{"/livez"}, {"/readyz"}, {"/healthz"}},

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -22,7 +21,7 @@ func TestAnswersWithItsIdentity(t *testing.T) {
 	h := handler(environment(map[string]string{"MESSAGE": "hi", "POD_NAME": "p1", "NODE_NAME": "n1", "VERSION": "7"}))
 
 	w := httptest.NewRecorder()
-	h.ServeHTTP(w, httptest.NewRequest("GET", "/some/path", nil))
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/some/path", nil))
 	for _, want := range []string{"hi\n", "pod: p1\n", "node: n1\n", "version: 7\n", "remote: 192.0.2.1:1234\n"} {
 		if !strings.Contains(w.Body.String(), want) {
 			t.Errorf("text answer lacks %q:\n%s", want, w.Body)
@@ -30,7 +29,7 @@ func TestAnswersWithItsIdentity(t *testing.T) {
 	}
 
 	w = httptest.NewRecorder()
-	h.ServeHTTP(w, httptest.NewRequest("GET", "/some/path?format=json", nil))
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/some/path?format=json", nil))
 	var got greeting
 	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
 		t.Fatal(err)
@@ -49,7 +48,7 @@ func TestMessageFileIsReadAtEachRequest(t *testing.T) {
 			t.Fatal(err)
 		}
 		w := httptest.NewRecorder()
-		h.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
 		if !strings.HasPrefix(w.Body.String(), text+"\n") {
 			t.Errorf("message file holds %q, the answer is:\n%s", text, w.Body)
 		}
@@ -58,7 +57,7 @@ func TestMessageFileIsReadAtEachRequest(t *testing.T) {
 
 func TestHealthz(t *testing.T) {
 	w := httptest.NewRecorder()
-	handler(environment(nil)).ServeHTTP(w, httptest.NewRequest("GET", "/healthz", nil))
+	handler(environment(nil)).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/healthz", nil))
 	if w.Code != http.StatusOK {
 		t.Errorf("healthz answers %d", w.Code)
 	}
@@ -68,7 +67,7 @@ func TestStopsWhenTold(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- run(ctx, slog.New(slog.NewTextHandler(io.Discard, nil)), environment(map[string]string{"LISTEN": "127.0.0.1:0"}))
+		done <- run(ctx, slog.New(slog.DiscardHandler), environment(map[string]string{"LISTEN": "127.0.0.1:0"}))
 	}()
 	cancel()
 	select {

@@ -13,7 +13,7 @@ func checkStatic(path string) error {
 	if err != nil {
 		return fmt.Errorf("%s is not an executable for Linux: %w", path, err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	for _, p := range f.Progs {
 		if p.Type == elf.PT_INTERP {
 			return fmt.Errorf("%s is linked dynamically and would not start in an image without a C library: link it with -static, or CGO_ENABLED=0 for Go", path)

@@ -45,4 +45,4 @@ func (e *Error) Error() string {
 // Unwrap returns the library's error.
 func (e *Error) Unwrap() error { return e.Err }
 
-const signAgain = "sign it: git commit --amend -S, then push"
+const signAgain = "sign it: git commit --amend -S, then git push --force-with-lease"

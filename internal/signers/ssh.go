@@ -59,7 +59,7 @@ func (r *Keyring) verifySSH(payload, armor []byte) (*key, error) {
 		return nil, &Error{
 			Class:   WrongNamespace,
 			Problem: fmt.Sprintf("has an SSH signature made for %q, not for %q", sig.Namespace, sshNamespace),
-			Remedy:  "sign with git itself: git commit --amend -S, then push",
+			Remedy:  "sign with git itself: git commit --amend -S, then git push --force-with-lease",
 		}
 	}
 	if err := allowedSSHKey(sig.PublicKey); err != nil {

@@ -126,8 +126,10 @@ func TestRestartNeverEndsTheProcess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &recorder{}
 		broken := errors.New("store is corrupt")
-		s := mustNew(t, r.component("other"), Component{Name: "etcd", After: []string{"other"}, Restart: RestartNever,
-			Run: func(context.Context, func()) error { return broken }})
+		s := mustNew(t, r.component("other"), Component{
+			Name: "etcd", After: []string{"other"}, Restart: RestartNever,
+			Run: func(context.Context, func()) error { return broken },
+		})
 		err := s.Run(t.Context())
 		if !errors.Is(err, broken) || !strings.HasPrefix(err.Error(), "etcd: ") {
 			t.Errorf("got %v", err)

@@ -1,7 +1,6 @@
 package conntrack
 
 import (
-	"io"
 	"log/slog"
 	"net/netip"
 	"testing"
@@ -48,17 +47,17 @@ func (f *fakeTable) flow(t maps.Tuple, age time.Duration, flags maps.FlowFlags) 
 	f.flows[t] = maps.Flow{Tuple: t, Seen: now - maps.Ticks(age), Flags: flags}
 }
 
-// translate adds both rows of orig -> real.
-func (f *fakeTable) translate(orig, real maps.Tuple) {
-	f.translations[orig] = real
-	f.translations[real.Reverse()] = orig.Reverse()
+// translate adds both rows of orig -> actual.
+func (f *fakeTable) translate(orig, actual maps.Tuple) {
+	f.translations[orig] = actual
+	f.translations[actual.Reverse()] = orig.Reverse()
 }
 
 const now = 1 << 20
 
 func newFake() (*fakeTable, *Collector) {
 	f := &fakeTable{flows: map[maps.Tuple]maps.Flow{}, translations: map[maps.Tuple]maps.Tuple{}}
-	c := New(f, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	c := New(f, slog.New(slog.DiscardHandler))
 	c.destroySockets = func(map[netip.AddrPort]bool) error { return nil }
 	return f, c
 }
@@ -104,11 +103,11 @@ func TestSweepFollowsTimeouts(t *testing.T) {
 
 // The key of a flow orders its ends, so the translation may be found either way.
 func TestSweepRemovesBothTranslations(t *testing.T) {
-	orig, real := tuple(maps.TCP, "10.0.0.9:1000", "10.96.0.1:80"), tuple(maps.TCP, "10.0.0.9:1000", "10.0.0.2:8080")
-	for name, key := range map[string]maps.Tuple{"as sent": real, "swapped": real.Reverse()} {
+	orig, actual := tuple(maps.TCP, "10.0.0.9:1000", "10.96.0.1:80"), tuple(maps.TCP, "10.0.0.9:1000", "10.0.0.2:8080")
+	for name, key := range map[string]maps.Tuple{"as sent": actual, "swapped": actual.Reverse()} {
 		t.Run(name, func(t *testing.T) {
 			f, c := newFake()
-			f.translate(orig, real)
+			f.translate(orig, actual)
 			f.flow(key, time.Hour, maps.FlowReset)
 			if _, _, err := c.Sweep(now); err != nil {
 				t.Fatal(err)
@@ -142,9 +141,9 @@ func TestForgetRemovesAllFlowsOfAPod(t *testing.T) {
 	f, c := newFake()
 	vip := "10.96.0.1:80"
 	for client, backend := range map[string]string{"10.0.0.1:1": "10.0.0.2:2", "10.0.0.3:1": "10.0.0.4:2"} {
-		real := tuple(maps.TCP, client, backend)
-		f.flow(real, 0, maps.FlowReplied)
-		f.translate(tuple(maps.TCP, client, vip), real)
+		actual := tuple(maps.TCP, client, backend)
+		f.flow(actual, 0, maps.FlowReplied)
+		f.translate(tuple(maps.TCP, client, vip), actual)
 	}
 	c.Forget(netip.MustParseAddr("10.0.0.2"))
 	if _, removed, err := c.Sweep(now); err != nil || removed != 1 {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
@@ -113,7 +114,7 @@ func (d *Dataplane) verify(spec *ebpf.CollectionSpec) error {
 	err := spec.LoadAndAssign(&d.objs, opts)
 	var verifier *ebpf.VerifierError
 	if errors.As(err, &verifier) {
-		return fmt.Errorf("the kernel's verifier refused a program; please report this with `uname -r`: %+v", verifier)
+		return fmt.Errorf("the kernel's verifier refused a program; please report this with `uname -r`: %w\n\t%s", err, strings.Join(verifier.Log, "\n\t"))
 	}
 	if err != nil {
 		return fmt.Errorf("load programs (needs CAP_BPF and CAP_NET_ADMIN, kernel 6.1 or newer): %w", err)

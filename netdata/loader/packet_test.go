@@ -3,6 +3,7 @@ package loader
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"testing"
 )
 
@@ -109,7 +110,7 @@ func (p packet) ip() []byte {
 	copy(h[16:], dst[:])
 	copy(h[20:], p.ipOptions)
 	binary.BigEndian.PutUint16(h[10:], checksum(nil, h))
-	return append(h, l4...)
+	return slices.Concat(h, l4)
 }
 
 // frame is the packet on the wire.

@@ -2,7 +2,6 @@ package loader
 
 import (
 	"encoding/binary"
-	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -59,7 +58,7 @@ func load(t testing.TB) *bench {
 		ServiceCIDR: netip.MustParsePrefix("10.96.0.0/16"),
 		ClusterDNS:  netip.MustParseAddr("10.96.0.10"),
 		Sizes:       maps.Sizes{Flows: 1024},
-	}, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

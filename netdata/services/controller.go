@@ -160,7 +160,7 @@ func (r *run) next() bool {
 func (r *run) apply(key string) error {
 	namespace, name, err := cache.SplitMetaNamespaceKey(key)
 	if err != nil {
-		return nil
+		return nil //nolint:nilerr // no Service has such a key, now or at another try
 	}
 	svc, err := r.services.Services(namespace).Get(name)
 	if apierrors.IsNotFound(err) {

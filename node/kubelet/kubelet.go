@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
@@ -36,9 +37,20 @@ type Config struct {
 	// start; the certificate files it names are watched. Empty with
 	// Input.Standalone.
 	Kubeconfig string
+	// CNIConfDir is where the network's configuration appears.
+	CNIConfDir string
 	// StateDir is the directory whose file system decides about eviction.
 	StateDir string
 }
+
+// stopGrace is short because the kubelet keeps nothing that it would have to
+// write at its end.
+const stopGrace = time.Second
+
+// networkPatience is how long the kubelet's start is held back for the network.
+// It asks the runtime about the network only every five seconds: found too
+// early, all pods of the node wait for the next time.
+const networkPatience = 3 * time.Second
 
 // Component runs the kubelet. It is ready when its API answers, which does not
 // need an API server.
@@ -47,6 +59,7 @@ func Component(cfg Config, after []string, log *slog.Logger) supervise.Component
 		Name:    ComponentName,
 		After:   after,
 		Restart: supervise.RestartNever,
+		Grace:   stopGrace,
 		Run: func(ctx context.Context, ready func()) error {
 			return run(ctx, cfg, log, ready)
 		},
@@ -63,6 +76,9 @@ func run(ctx context.Context, cfg Config, log *slog.Logger, ready func()) error 
 	// The kubelet is talkative; what an operator needs is on the Node object
 	// and in events.
 	ctx = quietlog.Context(ctx, log, ComponentName, harmless()...)
+	if !cfg.Standalone {
+		awaitNetwork(ctx, cfg.CNIConfDir)
+	}
 	server, err := kubeletServer(cfg)
 	if err != nil {
 		return err
@@ -80,6 +96,25 @@ func run(ctx context.Context, cfg Config, log *slog.Logger, ready func()) error 
 		return fmt.Errorf("run the kubelet: %w", err)
 	}
 	return nil
+}
+
+// awaitNetwork returns when there is a network configuration, or when that
+// takes too long: the kubelet itself says then what is missing.
+func awaitNetwork(ctx context.Context, confDir string) {
+	ctx, cancel := context.WithTimeout(ctx, networkPatience)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if found, _ := filepath.Glob(filepath.Join(confDir, "*.conflist")); len(found) > 0 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // measure fills in what the settings need to know about the machine.
@@ -100,7 +135,7 @@ func measure(cfg *Config) error {
 	if err := unix.Sysinfo(&info); err != nil {
 		return fmt.Errorf("measure memory: %w", err)
 	}
-	cfg.Memory = uint64(info.Totalram) * uint64(info.Unit)
+	cfg.Memory = info.Totalram * uint64(info.Unit)
 
 	var cg unix.Statfs_t
 	if err := unix.Statfs("/sys/fs/cgroup", &cg); err != nil {

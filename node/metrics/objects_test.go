@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net/netip"
 	"strings"
@@ -18,7 +19,7 @@ func parse(t *testing.T, manifest []byte) map[string]*unstructured.Unstructured 
 	for {
 		var o unstructured.Unstructured
 		err := d.Decode(&o.Object)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return out
 		}
 		if err != nil {

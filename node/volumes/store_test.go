@@ -2,7 +2,6 @@ package volumes
 
 import (
 	"errors"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -58,7 +57,7 @@ func (q *fakeQuota) limitOf(name string) int64 {
 	return q.limits[q.projects[name]]
 }
 
-func testLog() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+func testLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 func testStore(t *testing.T) (*store, *fakeQuota) {
 	t.Helper()

@@ -180,8 +180,28 @@ func end(log *slog.Logger, agent int) {
 		}
 	}
 	_ = unix.Kill(-1, unix.SIGTERM) // ESRCH: nobody is left
-	waitFor(containerGrace, func() bool { return unix.Kill(-1, 0) != nil })
+	waitFor(containerGrace, func() bool { return !anybodyLeft() })
 	unix.Sync()
+}
+
+// anybodyLeft reports whether processes run that may still have something to
+// finish. A containerd shim has not: it waits for a containerd that is gone.
+func anybodyLeft() bool {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return false
+	}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == 1 {
+			continue
+		}
+		comm, err := os.ReadFile(filepath.Join("/proc", e.Name(), "comm"))
+		if err == nil && !strings.HasPrefix(string(comm), "containerd-shim") {
+			return true
+		}
+	}
+	return false
 }
 
 func terminate(log *slog.Logger, name string, pid int, grace time.Duration) {

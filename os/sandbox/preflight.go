@@ -58,7 +58,7 @@ func checkKernel() error {
 		return fmt.Errorf("cannot read the kernel version %q", release)
 	}
 	if major < 6 || major == 6 && minor < 1 {
-		return fmt.Errorf("Linux %s is too old: bothy needs 6.1 or newer", release)
+		return fmt.Errorf("kernel %s is too old: bothy needs Linux 6.1 or newer", release)
 	}
 	return nil
 }

@@ -126,7 +126,7 @@ func (v *Verifier) notDescended(ctx context.Context, h *history, tip, last strin
 	accepted, _ := h.commit(last)
 	if all, err := h.ancestors(ctx, tip); err == nil && all[last] {
 		return breach(RuleDescent, tip, c,
-			"merge your work into the branch instead of the branch into your work: git rebase origin/<branch>, then push",
+			"merge your work into the branch instead of the branch into your work: git rebase origin/<branch>, then git push --force-with-lease",
 			"descends from the accepted %s only through a merge, not by first parents", Describe(last, accepted))
 	}
 	if all, err := h.ancestors(ctx, last); err == nil && all[tip] {

@@ -30,10 +30,6 @@ type inventory struct {
 	resourceVersion string // of the ConfigMap; empty if it does not exist
 }
 
-func (i *inventory) contains(id ID) bool {
-	return slices.ContainsFunc(i.Objects, func(have ID) bool { return have.key() == id.key() })
-}
-
 func (i *inventory) sort() {
 	slices.SortFunc(i.Objects, func(a, b ID) int {
 		return strings.Compare(a.sortKey(), b.sortKey())

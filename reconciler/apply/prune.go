@@ -24,7 +24,7 @@ func (e *Engine) prune(ctx context.Context, pass *Pass) error {
 		}
 	}
 	if pass.Guard = e.guard(len(stale)); pass.Guard != nil {
-		return nil
+		return nil //nolint:nilerr // a refusal is a result, told in pass.Guard
 	}
 	next := &inventory{Commit: e.commit, Size: len(e.objects)}
 	for _, o := range e.objects {

@@ -97,8 +97,10 @@ func TestErrorsNameFileAndObject(t *testing.T) {
 		"all problems":      {files{"site/a.yaml": "a: [\n", "site/b.yaml": "x: 1\n"}, []string{"site/a.yaml", "site/b.yaml"}},
 		"encrypted":         {files{"site/a.yaml": configMap + "sops: {}\n"}, []string{"ConfigMap a: is encrypted with SOPS"}},
 		"missing resource":  {files{"site/kustomization.yaml": "resources: [gone.yaml]\n"}, []string{"site: kustomize cannot build it", "gone.yaml"}},
-		"bomb": {files{"site/a.yaml": "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e]\ng: [*f,*f,*f,*f,*f,*f,*f,*f,*f]\n"},
-			[]string{"site/a.yaml", "excessive aliasing"}},
+		"bomb": {
+			files{"site/a.yaml": "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e]\ng: [*f,*f,*f,*f,*f,*f,*f,*f,*f]\n"},
+			[]string{"site/a.yaml", "excessive aliasing"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			objects, err := build.Build(context.Background(), c.files.fs(), "site")

@@ -84,9 +84,10 @@ func Init(ctx context.Context, o Options) (result *Result, err error) {
 	}
 	defer func() {
 		if err != nil {
-			os.RemoveAll(o.Dir)
+			// The error that led here says more than a failure to tidy up.
+			_ = os.RemoveAll(o.Dir)
 			if o.Bare != "" {
-				os.RemoveAll(o.Bare)
+				_ = os.RemoveAll(o.Bare)
 			}
 		}
 	}()

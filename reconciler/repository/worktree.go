@@ -116,11 +116,10 @@ func (w *worktree) publish(bare, branch string) error {
 	if _, err := program(w.ctx, "", "git", "init", "-q", "--bare", "--object-format=sha1", "-b", branch, bare); err != nil {
 		return err
 	}
-	// Losing history is what a site refuses to follow; refuse it here already.
-	for _, s := range [][2]string{{"receive.denyNonFastForwards", "true"}, {"receive.denyDeletes", "true"}} {
-		if _, err := program(w.ctx, bare, "git", "config", s[0], s[1]); err != nil {
-			return err
-		}
+	// Replacing commits stays possible: that is how one that the site refused is
+	// signed after the fact. A site never follows a loss of accepted history.
+	if _, err := program(w.ctx, bare, "git", "config", "receive.denyDeletes", "true"); err != nil {
+		return err
 	}
 	if _, err := w.git("remote", "add", "origin", bare); err != nil {
 		return err

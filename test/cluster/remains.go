@@ -164,7 +164,7 @@ func pinnedMaps(dir string) ([]ebpf.MapID, error) {
 		}
 		m, err := ebpf.LoadPinnedMap(path, &ebpf.LoadPinOptions{ReadOnly: true})
 		if err != nil {
-			return nil //nolint:nilerr // a program or a link
+			return nil // a program or a link
 		}
 		defer m.Close()
 		if info, err := m.Info(); err == nil {

@@ -16,7 +16,7 @@ type Signing int
 const (
 	// Signed by the repository's own signer.
 	Signed Signing = iota
-	// Unsigned, as `git commit` does without configuration.
+	// Unsigned is what `git commit` does without configuration.
 	Unsigned
 	// Stranger signs with an SSH key that the trust root does not know.
 	Stranger

@@ -380,5 +380,5 @@ func fail(w http.ResponseWriter, code int, reason metav1.StatusReason, message s
 func reply(w http.ResponseWriter, code int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	json.NewEncoder(w).Encode(body)
+	_ = json.NewEncoder(w).Encode(body) // fails when the client has gone
 }

@@ -16,7 +16,11 @@ import (
 	"github.com/bothy-os/bothy/test/cluster"
 )
 
-const patience = time.Minute
+const (
+	patience = time.Minute
+	// pollInterval of the nodes under test; the default is 30 s.
+	pollInterval = 5 * time.Second
+)
 
 // site is a node that serves cluster.Site, and what a test needs to talk to it.
 type site struct {
@@ -30,6 +34,7 @@ func newSite(t *testing.T, openPGP bool) *site {
 	t.Helper()
 	s := &site{repo: cluster.NewRepo(t, openPGP, nil)}
 	s.node = cluster.NodeFor(t, s.repo)
+	s.node.Args = append(s.node.Args, "--interval", pollInterval.String())
 	up := s.node.Up(t)
 	if up.Commit != s.repo.Head(t) || up.Signer != s.repo.Signer {
 		t.Fatalf("bothy up names commit %s by %s; pushed was %s by %s", up.Commit, up.Signer, s.repo.Head(t), s.repo.Signer)

@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/bothy-os/bothy/test/cluster"
 )
@@ -36,7 +35,7 @@ func TestPushes(t *testing.T) {
 	t.Run("polling finds a push by itself", func(t *testing.T) {
 		s.repo.Replace(t, file, "second message", "third message")
 		commit := s.repo.Push(t, "Nobody calls reconcile", cluster.Signed)
-		cluster.Eventually(t, 30*time.Second+patience, "the commit to be live", func() error { return s.accepted(t.Context(), commit) })
+		cluster.Eventually(t, pollInterval+patience, "the commit to be live", func() error { return s.accepted(t.Context(), commit) })
 		cluster.Eventually(t, patience, "the workload to say the new message", func() error { return s.says(t.Context(), "third message") })
 	})
 
@@ -98,7 +97,7 @@ func TestPushes(t *testing.T) {
 		s.repo.Replace(t, "clusters/default/kustomization.yaml", "  - extra.yaml\n", "")
 		s.push(t, "Remove it again")
 		s.gone(t, "site", "configmap/extra")
-		s.kube.In("site").Run(t, "get", "configmap", "by-hand", "deployment/hello")
+		s.kube.In("site").Run(t, "get", "configmap/by-hand", "deployment/hello")
 	})
 
 	t.Run("a commit that would delete most is held back", func(t *testing.T) {

@@ -62,8 +62,13 @@ func TestBrokenInputs(t *testing.T) {
 		},
 		{
 			"repository that cannot be reached",
-			[]string{"--repo", "http://127.0.0.1:9/site.git", "--trust-root", repo.TrustRoot()},
+			[]string{"--repo", "https://127.0.0.1:9/site.git", "--trust-root", repo.TrustRoot()},
 			[]string{"repository", "127.0.0.1:9"},
+		},
+		{
+			"repository over a protocol that anybody can change on the way",
+			[]string{"--repo", "http://127.0.0.1:9/site.git", "--trust-root", repo.TrustRoot()},
+			[]string{"http", "https://"},
 		},
 		{
 			"repository that is not one",

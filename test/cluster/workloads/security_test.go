@@ -86,7 +86,7 @@ func TestAnonymousSeesHealthOnly(t *testing.T) {
 		return resp.StatusCode, err
 	}
 	// The certificate is not what this test is about.
-	modern := &tls.Config{InsecureSkipVerify: true} //nolint:gosec // G402: see above
+	modern := &tls.Config{InsecureSkipVerify: true}
 	for path, want := range map[string][]int{
 		"/livez": {200}, "/readyz": {200}, "/api": {401, 403}, "/metrics": {401, 403}, "/version": {401, 403}, "/api/v1/namespaces/kube-system/secrets": {401, 403},
 	} {
@@ -95,7 +95,7 @@ func TestAnonymousSeesHealthOnly(t *testing.T) {
 			t.Errorf("GET %s without credentials: %d, %v; want one of %v", path, got, err, want)
 		}
 	}
-	old := &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11} //nolint:gosec // G402: the point of the test
+	old := &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}
 	if code, err := get("/livez", old); err == nil {
 		t.Errorf("TLS 1.1 was accepted, with status %d", code)
 	}

@@ -96,7 +96,7 @@ func TestGetReportsFailureOfTheServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	go http.Serve(l, http.NotFoundHandler()) //nolint:errcheck // ends with the listener
+	go http.Serve(l, http.NotFoundHandler())
 	if _, err := stdout(t, func() error { return get(t.Context(), []string{"http://" + l.Addr().String()}) }); err == nil || !strings.Contains(err.Error(), "404") {
 		t.Errorf("get of a missing page: %v", err)
 	}
@@ -123,7 +123,7 @@ func TestStreamNoticesALostConnection(t *testing.T) {
 		if err != nil {
 			return
 		}
-		io.CopyN(conn, conn, 2) //nolint:errcheck // any answer will do
+		io.CopyN(conn, conn, 2)
 		conn.Close()
 	}()
 	_, err = stdout(t, func() error {
