@@ -129,7 +129,8 @@ test-unit: deps ## Unit tests; with the race detector where that does not mean c
 .PHONY: test-integration
 test-integration: build images build/test-images/index.json $(BIN)/kubectl ## Real nodes from signed repositories on this machine; needs root.
 	@hack/deps.sh build test
-	go test -count=1 -v -p 1 -timeout 45m ./test/cluster/... $(TEST_FLAGS)
+	@[ "$$(id -u)" != 0 ] || hack/clean-runs.sh
+	go test -count=1 -v -p 1 -parallel 4 -timeout 45m ./test/cluster/... $(TEST_FLAGS)
 
 .PHONY: test-vm
 test-vm: ## The appliance under QEMU.
@@ -141,6 +142,7 @@ conformance: ## The upstream conformance suite.
 
 .PHONY: bench
 bench: build images build/test-images/index.json $(BIN)/kubectl peers ## Start-up times, memory, CPU and writes, beside separate upstream processes.
+	@hack/clean-runs.sh
 	go run ./test/bench $(BENCH_FLAGS)
 
 FUZZTIME ?= 30s
@@ -152,7 +154,7 @@ fuzz: ## Run every fuzz target for FUZZTIME.
 .PHONY: lint
 lint: build/tools/golangci-lint ## Static checks, among them the one that holds the floors of docs/architecture.md.
 	@hack/check-floors.sh build/tools/golangci-lint
-	build/tools/golangci-lint run ./...
+	build/tools/golangci-lint run --allow-parallel-runners ./...
 
 build/tools/golangci-lint: tools/lint/go.mod tools/lint/go.sum | deps
 	@$(STEP) "Building golangci-lint" go -C tools/lint build -v -ldflags '-s -w' -o $(CURDIR)/$@ \

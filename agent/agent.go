@@ -21,7 +21,7 @@ import (
 
 // gcPercent trades a little CPU for a lot of memory: the heaps of both
 // processes are mostly caches that live for ever.
-const gcPercent = 50
+const gcPercent = 40
 
 // rbac is what the agent itself may do.
 //

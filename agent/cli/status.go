@@ -98,6 +98,9 @@ func printGit(w io.Writer, s style, st *agent.Status) {
 		fields(w, s, "applied", fmt.Sprintf("%s %s, in %s", short(g.Applied.Commit), ago(g.Applied.At), seconds(g.Applied.Took)))
 	}
 	workloads := fmt.Sprintf("%s: %d of %d objects ready", g.Phase, g.Objects.Ready, g.Objects.Total)
+	if g.Message != "" {
+		workloads += "\n" + g.Message
+	}
 	for _, f := range g.Objects.Failed {
 		workloads += "\n" + s.bad(f.ID.String()) + ": " + f.Problem
 		if f.Remedy != "" {

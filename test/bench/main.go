@@ -75,6 +75,9 @@ func run(ctx context.Context, o options) (err error) {
 		return errors.New(why)
 	}
 	dir := filepath.Join(paths.Runs, "bench")
+	if _, err := os.Stat(dir); err == nil {
+		return fmt.Errorf("%s is there from an earlier run: remove it with hack/clean-runs.sh", dir)
+	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}

@@ -248,7 +248,6 @@ func (p *peers) spawn() error {
 	p.init.Stdin, p.init.Stderr = bytes.NewReader(plan), os.Stderr
 	p.init.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC,
-		Pdeathsig:  syscall.SIGKILL,
 	}
 	return p.init.Start()
 }

@@ -121,7 +121,11 @@ func (l *load) check(t *testing.T) {
 		t.Errorf("the connection from the host was silent for %s", l.stream.longest)
 	}
 
-	out := l.kube.Run(t, "logs", "client")
+	var out string
+	cluster.Eventually(t, patience, "the log of the client pod", func() (err error) {
+		out, err = l.kube.Output(t.Context(), "logs", "client")
+		return err
+	})
 	t.Logf("pod stream:\n%s", strings.TrimSpace(out))
 	if strings.Contains(out, "gap:") || strings.Contains(out, "duplicate:") || strings.Contains(out, "lost") || strings.Contains(out, "sent=") {
 		t.Error("the connection from pod to Service broke or lost messages")

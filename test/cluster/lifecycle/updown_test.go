@@ -186,3 +186,27 @@ func (p ports) stillOurs(t *testing.T) {
 		conn.Close()
 	}
 }
+
+// Links, cgroups and firewall tables are named after the node. A second node of
+// the same name on other state is refused, and the first does not notice.
+func TestSameNameOnOtherStateIsRefused(t *testing.T) {
+	repo := cluster.NewRepo(t, false, nil)
+	node := cluster.NodeFor(t, repo)
+	up := node.Up(t)
+	other := cluster.NodeFor(t, repo)
+	unique := other.Name
+	other.Name = node.Name
+	r := other.Try(t, other.UpCommandArgs()...)
+	other.Name = unique // what is left of the name belongs to the first
+	if r.Code != 1 || !strings.Contains(r.Stderr, "--name") {
+		t.Errorf("exit code %d: %s", r.Code, r.Stderr)
+	}
+	if err := node.Serving(t.Context()); err != nil {
+		t.Errorf("the running node was disturbed: %v", err)
+	}
+	conn, err := net.DialTimeout("tcp", net.JoinHostPort(up.NodeIP, "6443"), 5*time.Second)
+	if err != nil {
+		t.Fatalf("the running node has lost its link: %v", err)
+	}
+	conn.Close()
+}
