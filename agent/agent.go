@@ -105,7 +105,7 @@ func (h *hall) milestoneComponent() supervise.Component {
 		ready()
 		for {
 			changed := h.statusChanged(ctx)
-			if h.milestones.note(h.status()) {
+			if len(h.status().Milestones) == milestoneCount {
 				<-ctx.Done() // all are known; nothing is left to watch for
 				return nil
 			}

@@ -21,6 +21,8 @@ import (
 const (
 	kubeComponent = "kube"
 	kubeSocket    = boot.RunDir + "/kube.sock"
+	// kubeBackoff is short: the site's API is away as long as it lasts.
+	kubeBackoff = 5 * time.Second
 	// kubeGrace covers etcd's last write and the kubelet's shutdown.
 	kubeGrace = 15 * time.Second
 	// kubeUnresponsive is how long a child may leave its socket unanswered
@@ -48,7 +50,7 @@ func newChild(log *slog.Logger, env *boot.Environment, waiting *standby, config 
 // component is the life of one child process. When the agent ends the child
 // goes on: it is started in a session of its own and adopted by the next agent.
 func (c *child) component() supervise.Component {
-	return supervise.Component{Name: kubeComponent, Run: c.run}
+	return supervise.Component{Name: kubeComponent, Run: c.run, MaxBackoff: kubeBackoff}
 }
 
 func (c *child) run(ctx context.Context, ready func()) error {
@@ -218,8 +220,11 @@ func waitExit(ctx context.Context, pidfd int) error {
 
 func terminate(pid int) error {
 	pidfd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
+	if errors.Is(err, unix.ESRCH) {
 		return nil // gone already
+	}
+	if err != nil {
+		return fmt.Errorf("open process %d of bothy kube: %w", pid, err)
 	}
 	defer unix.Close(pidfd)
 	_ = unix.PidfdSendSignal(pidfd, unix.SIGTERM, nil, 0)

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"time"
 
 	"github.com/bothy-os/bothy/bootstrap"
 	"github.com/bothy-os/bothy/bootstrap/paths"
@@ -80,6 +81,7 @@ func runKube(ctx context.Context, log *slog.Logger) error {
 		mux.HandleFunc("GET /v1/status", statusHandler(status, sup.Changed))
 		return serveSocket(ctx, kubeSocket, mux, ready)
 	}}}
+	components = append(components, trimComponent())
 	components = slices.Concat(components, cp.Components(), n.Components(), im.Components())
 	if sup, err = supervise.New(log, components...); err != nil {
 		return err
@@ -120,5 +122,21 @@ func nodeConfig(c *KubeConfig, log *slog.Logger) node.Config {
 		VolumesKubeconfig: p.Kubeconfig(volumesIdentity),
 		After:             node.After{Certificates: bootstrap.ComponentPKI, API: bootstrap.ComponentAPIServer, Objects: bootstrap.ComponentSystemObjects},
 		Log:               log.With("wing", "node"),
+	}
+}
+
+// trimDelay is when the last controller has read what it keeps.
+const trimDelay = 15 * time.Second
+
+// trimComponent gives back, once, the memory that only the start needed; the
+// runtime would keep it for minutes.
+func trimComponent() supervise.Component {
+	return supervise.Component{
+		Name: "memory-trim", After: []string{node.Volumes, node.MetricsAPI, bootstrap.ComponentControllerManager}, Restart: supervise.RunOnce,
+		Run: func(ctx context.Context, _ func()) error {
+			wait(ctx, trimDelay)
+			debug.FreeOSMemory()
+			return nil
+		},
 	}
 }

@@ -29,9 +29,11 @@ func loadMilestones(env *boot.Environment) *milestones {
 	return m
 }
 
-// note records what st shows for the first time and reports whether all
-// milestones have been reached.
-func (m *milestones) note(st Status) bool {
+// milestoneCount is how many there are; see Status.Milestones.
+const milestoneCount = 4
+
+// note records what st shows for the first time.
+func (m *milestones) note(st Status) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	news := false
@@ -61,7 +63,6 @@ func (m *milestones) note(st Status) bool {
 		close(m.changed)
 		m.changed = make(chan struct{})
 	}
-	return len(m.reached) == 4
 }
 
 func (m *milestones) get() map[string]float64 {

@@ -78,14 +78,20 @@ func rename(c *clientcmdapi.Config, node string) {
 
 // status puts together what the parts of the node say.
 func (h *hall) status() Status {
+	st := h.gather()
+	h.milestones.note(st)
+	st.Milestones = h.milestones.get()
+	return st
+}
+
+func (h *hall) gather() Status {
 	st := Status{
 		Git: h.reconciler.Status(),
 		Node: NodeStatus{
 			Name: h.env.Name, IP: h.env.Address, BootID: h.env.BootID,
 			Started: time.Unix(0, h.env.StartedAt), Version: version.Get(), TrustNone: h.boot.Trust.None,
 		},
-		Processes:  []ProcessStatus{{Name: "agent", PID: os.Getpid()}},
-		Milestones: h.milestones.get(),
+		Processes: []ProcessStatus{{Name: "agent", PID: os.Getpid()}},
 	}
 	for _, c := range h.outer.Status() {
 		st.Components = append(st.Components, ComponentStatus{Process: "agent", Status: c})

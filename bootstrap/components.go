@@ -35,7 +35,10 @@ const (
 const (
 	// apiGrace is short because the server would wait for clients to close
 	// their watches, and those that live outside this process never do.
-	apiGrace = 2 * time.Second
+	apiGrace = 500 * time.Millisecond
+	// etcdGrace is short for the same reason. Every write that was acknowledged
+	// is in the log on disk.
+	etcdGrace = time.Second
 	// clientGrace is short because all state of these is in the API server.
 	clientGrace = time.Second
 
@@ -52,7 +55,7 @@ func (cp *ControlPlane) Components() []supervise.Component {
 	return []supervise.Component{
 		{Name: ComponentPKI, Run: cp.runPKI, Restart: supervise.RunOnce},
 		{Name: ComponentCertificates, After: []string{ComponentPKI}, Run: cp.runCertificates},
-		{Name: ComponentEtcd, After: []string{ComponentPKI}, Run: cp.runEtcd, Restart: supervise.RestartNever},
+		{Name: ComponentEtcd, After: []string{ComponentPKI}, Run: cp.runEtcd, Restart: supervise.RestartNever, Grace: etcdGrace},
 		{Name: ComponentAPIServer, After: []string{ComponentEtcd}, Run: cp.runAPIServer, Restart: supervise.RestartNever, Grace: apiGrace},
 		{Name: ComponentControllerManager, After: afterAPI, Run: cp.runControllerManager, Restart: supervise.RestartNever, Grace: clientGrace},
 		{Name: ComponentScheduler, After: afterAPI, Run: cp.runScheduler, Restart: supervise.RestartNever, Grace: clientGrace},

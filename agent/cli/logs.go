@@ -120,8 +120,11 @@ func (l *logReader) read(offsets map[string]int64) ([]logLine, error) {
 
 func (l *logReader) readFile(path string, offsets map[string]int64) ([]logLine, error) {
 	f, err := os.Open(path)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil // rotated away between listing and opening
+	}
+	if err != nil {
+		return nil, err
 	}
 	defer f.Close()
 	st, err := f.Stat()

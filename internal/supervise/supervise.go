@@ -45,6 +45,8 @@ type Component struct {
 	// Grace is how long Run may take to return once ctx has ended; 10 s if zero.
 	// A component that takes longer is abandoned and reported.
 	Grace time.Duration
+	// MaxBackoff is the longest pause before a restart; 30 s if zero.
+	MaxBackoff time.Duration
 }
 
 // State is where a component is in its life.
@@ -89,7 +91,7 @@ const (
 	backoffMin    = 200 * time.Millisecond
 	backoffMax    = 30 * time.Second
 	// A component that stayed ready this long starts its back-off anew.
-	backoffReset = time.Minute
+	backoffReset = 30 * time.Second
 )
 
 // Supervisor runs a fixed set of components.
@@ -218,7 +220,7 @@ func (s *Supervisor) waitDone(t *task) {
 	select {
 	case <-t.done:
 	case <-timer.C:
-		s.log.Warn("component did not stop in time, abandoned", "component", t.Name, "grace", grace)
+		s.log.Info("component did not stop in time, abandoned", "component", t.Name, "grace", grace)
 	}
 }
 
@@ -260,11 +262,18 @@ func (s *Supervisor) loop(ctx context.Context, t *task, fatal chan<- error) {
 			s.set(t, Stopped, nil)
 			return
 		}
-		delay = min(delay*2, backoffMax)
+		delay = min(delay*2, t.maxBackoff())
 		s.mu.Lock()
 		t.status.Restarts++
 		s.mu.Unlock()
 	}
+}
+
+func (t *task) maxBackoff() time.Duration {
+	if t.MaxBackoff > 0 {
+		return t.MaxBackoff
+	}
+	return backoffMax
 }
 
 func (s *Supervisor) waitForDependencies(ctx context.Context, t *task) bool {

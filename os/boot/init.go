@@ -19,8 +19,8 @@ import (
 
 const (
 	agentBackoffMin = 200 * time.Millisecond
-	agentBackoffMax = 10 * time.Second
-	agentSettled    = 30 * time.Second
+	agentBackoffMax = 5 * time.Second
+	agentSettled    = 10 * time.Second
 
 	agentGrace     = 5 * time.Second
 	kubeGrace      = 15 * time.Second

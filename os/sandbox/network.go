@@ -205,7 +205,10 @@ func (n *Network) detach() error {
 	var errs []error
 	if n.Link != "" {
 		if link, err := netlink.LinkByName(n.Link); err == nil {
-			errs = append(errs, netlink.LinkDel(link))
+			// It also goes by itself, with the node's network namespace.
+			if err := netlink.LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) {
+				errs = append(errs, fmt.Errorf("remove link %s: %w", n.Link, err))
+			}
 		}
 	}
 	errs = append(errs, n.closeUplink())

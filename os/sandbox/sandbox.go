@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/bothy-os/bothy/internal/durable"
@@ -112,6 +113,11 @@ func Start(ctx context.Context, spec Spec) (_ *Node, err error) {
 	if err := n.Network.choose(spec.Name, spec.StateDir); err != nil {
 		return nil, err
 	}
+	// What stands under the node's name now is somebody else's: it must not be
+	// taken, and not be removed when the start fails.
+	if err := n.vacant(); err != nil {
+		return nil, err
+	}
 	if spec.BootConfig != nil {
 		if err := durable.WriteFile(filepath.Join(spec.StateDir, filepath.Base(boot.BootConfigFile)), spec.BootConfig, 0o600); err != nil {
 			return nil, err
@@ -167,6 +173,32 @@ func (n *Node) start(ctx context.Context, spec Spec) error {
 		return fmt.Errorf("hand the environment to bothy-init: %w", err)
 	}
 	return n.waitBooted(ctx)
+}
+
+// vacant makes sure that the names the node uses on the host are free.
+func (n *Node) vacant() error {
+	taken := ""
+	if _, err := netlink.LinkByName(n.Network.Link); err == nil {
+		taken = "link " + n.Network.Link
+	}
+	hierarchies, err := mountedHierarchies()
+	if err != nil {
+		return err
+	}
+	for _, h := range hierarchies {
+		if dir := filepath.Join(h.mountPoint, n.CgroupRoot); taken == "" && exists(dir) {
+			taken = "cgroup " + dir
+		}
+	}
+	if taken == "" {
+		return nil
+	}
+	return fmt.Errorf("%s exists already: another node named %q runs from another state directory; give this one another name with --name", taken, n.Name)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // spawn starts process 1, which waits on the returned pipe.

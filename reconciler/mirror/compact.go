@@ -87,8 +87,11 @@ func (m *Mirror) replaceBy(dir string) error {
 func (m *Mirror) finishReplacing() error {
 	beside := m.dir + besideSuffix
 	_, err := os.Stat(m.dir)
-	if !errors.Is(err, fs.ErrNotExist) {
+	if err == nil {
 		return os.RemoveAll(beside)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("look at the mirror: %w", err)
 	}
 	if _, err := os.Stat(filepath.Join(beside, "HEAD")); err != nil {
 		return nil //nolint:nilerr // nothing whole to put in place; the mirror begins anew

@@ -63,6 +63,10 @@ func (r *report) addIdle(system string, before, after snapshot) {
 func (r *report) print(w io.Writer) {
 	fmt.Fprintf(w, "Measured %s at commit %s on %s, %d cores, %s memory, Linux %s, %s, load %s before the end.\n\n",
 		time.Now().UTC().Format("2006-01-02 15:04 MST"), commit(), cpuModel(), runtime.NumCPU(), memory(), kernel(), runtime.Version(), load())
+	if len(r.order) == 2 {
+		fmt.Fprint(w, "The separate processes are etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kubelet and containerd with upstream's\n"+
+			"default settings. They have no DNS, Services, metrics API, volumes or Git, all of which are part of bothy's figures.\n\n")
+	}
 	fmt.Fprintf(w, "Start, seconds: median (least to most) of %d runs.\n\n", r.options.runs)
 	r.printStarts(w)
 	fmt.Fprintf(w, "\nIdle, over %s after %s of settling, with one workload.\n\n", r.options.window, r.options.settle)
