@@ -21,6 +21,7 @@ import (
 	"github.com/bothy-os/bothy/internal/logfile"
 	"github.com/bothy-os/bothy/internal/supervise"
 	"github.com/bothy-os/bothy/node"
+	"github.com/bothy-os/bothy/node/machine"
 	"github.com/bothy-os/bothy/node/metrics"
 	"github.com/bothy-os/bothy/node/volumes"
 	"github.com/bothy-os/bothy/os/boot"
@@ -99,6 +100,7 @@ func bootstrapConfig(c *KubeConfig, log *slog.Logger) bootstrap.Config {
 			{Name: dnsIdentity, User: "bothy:dns"},
 			{Name: metricsIdentity, User: "bothy:metrics"},
 			{Name: volumesIdentity, User: volumes.User},
+			{Name: machineIdentity, User: machine.User},
 			{Name: statusIdentity, User: "bothy:status"},
 		},
 		Serving:       []bootstrap.ServingCertificate{{Name: metricsServing, DNSNames: []string{metrics.ServerName}, IPs: []netip.Addr{address}}},
@@ -120,6 +122,7 @@ func nodeConfig(c *KubeConfig, log *slog.Logger) node.Config {
 		Kubelet:           node.Identity{Kubeconfig: p.KubeletKubeconfig(), CertFile: p.KubeletServing(), KeyFile: p.KubeletServing()},
 		Metrics:           node.Identity{Kubeconfig: p.Kubeconfig(metricsIdentity), CertFile: p.Certificate(metricsServing), KeyFile: p.Certificate(metricsServing)},
 		VolumesKubeconfig: p.Kubeconfig(volumesIdentity),
+		MachineKubeconfig: p.Kubeconfig(machineIdentity),
 		After:             node.After{Certificates: bootstrap.ComponentPKI, API: bootstrap.ComponentAPIServer, Objects: bootstrap.ComponentSystemObjects},
 		Log:               log.With("wing", "node"),
 	}
@@ -133,7 +136,8 @@ const trimDelay = 15 * time.Second
 func trimComponent() supervise.Component {
 	return supervise.Component{
 		Name: "memory-trim", After: []string{node.Volumes, node.MetricsAPI, bootstrap.ComponentControllerManager}, Restart: supervise.RunOnce,
-		Run: func(ctx context.Context, _ func()) error {
+		Run: func(ctx context.Context, ready func()) error {
+			ready() // nobody waits for it
 			wait(ctx, trimDelay)
 			debug.FreeOSMemory()
 			return nil

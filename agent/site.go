@@ -26,6 +26,7 @@ const (
 	dnsIdentity        = "dns"
 	metricsIdentity    = "metrics"
 	volumesIdentity    = "volumes"
+	machineIdentity    = "machine"
 	statusIdentity     = "status"
 )
 

@@ -12,6 +12,7 @@ import (
 	"github.com/bothy-os/bothy/internal/supervise"
 	"github.com/bothy-os/bothy/node/kubelet"
 	"github.com/bothy-os/bothy/node/kubelet/settings"
+	"github.com/bothy-os/bothy/node/machine"
 	"github.com/bothy-os/bothy/node/metrics"
 	"github.com/bothy-os/bothy/node/runtime"
 	"github.com/bothy-os/bothy/node/volumes"
@@ -66,6 +67,9 @@ type Config struct {
 	// VolumesKubeconfig is the identity of user volumes.User. Empty leaves the
 	// provisioner out of this process.
 	VolumesKubeconfig string
+	// MachineKubeconfig is the identity of user machine.User. Empty leaves
+	// labels and taints to the kubelet's registration.
+	MachineKubeconfig string
 
 	// After names components of this process that others have to wait for.
 	After After
@@ -166,6 +170,12 @@ func (n *Node) Components() []supervise.Component {
 	if n.volumes != nil {
 		components = append(components, n.volumes.Components()...)
 	}
+	if cfg.MachineKubeconfig != "" {
+		components = append(components, machine.Component(machine.Config{
+			NodeName: cfg.NodeName, Kubeconfig: cfg.MachineKubeconfig, Cluster: cfg.Cluster, Machine: cfg.Machine,
+			After: named(cfg.After.Certificates, cfg.After.API, cfg.After.Objects), Log: cfg.Log,
+		}))
+	}
 	return components
 }
 
@@ -173,7 +183,7 @@ func (n *Node) Components() []supervise.Component {
 // work, as a multi-document manifest. The APIService in it has no caBundle: it
 // is for the one who applies the manifest to fill in the cluster's CA.
 func (n *Node) SystemObjects() []byte {
-	out := slices.Clone(volumes.SystemObjects())
+	out := slices.Concat(volumes.SystemObjects(), []byte("---\n"), machine.SystemObjects())
 	if n.cfg.Metrics.Kubeconfig == "" {
 		return out
 	}

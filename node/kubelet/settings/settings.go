@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -177,12 +178,24 @@ func quiet(c *kubeletv1beta1.KubeletConfiguration) {
 }
 
 // Labels are the labels the node registers with: those of the cluster, then
-// those of the machine.
+// those of the machine. Upstream's own label names are left out, because a
+// kubelet that is told to set one it may not set does not start; the machine
+// component sets them.
 func Labels(in Input) map[string]string {
 	labels := map[string]string{}
 	maps.Copy(labels, in.Cluster.Spec.Node.Labels)
 	maps.Copy(labels, in.Machine.Spec.Labels)
+	maps.DeleteFunc(labels, func(key, _ string) bool { return upstreamName(key) })
 	return labels
+}
+
+func upstreamName(label string) bool {
+	domain, _, qualified := strings.Cut(label, "/")
+	if !qualified {
+		return false
+	}
+	domain = "." + domain
+	return strings.HasSuffix(domain, ".kubernetes.io") || strings.HasSuffix(domain, ".k8s.io")
 }
 
 func taints(in []v1alpha1.Taint) []corev1.Taint {

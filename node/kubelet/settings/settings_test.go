@@ -80,7 +80,7 @@ func TestClusterAndMachineSettings(t *testing.T) {
 	in.Cluster.Spec.Node.MaxPods = 20
 	in.Cluster.Spec.Node.Labels = map[string]string{"site": "a", "both": "cluster"}
 	in.Cluster.Spec.Network.DNS.Domain = "site.example"
-	in.Machine.Spec.Labels = map[string]string{"rack": "1", "both": "machine"}
+	in.Machine.Spec.Labels = map[string]string{"rack": "1", "both": "machine", "node-role.kubernetes.io/edge": ""}
 	in.Machine.Spec.Taints = []v1alpha1.Taint{{Key: "gpu", Value: "x", Effect: "NoSchedule"}}
 	c := Configuration(in)
 	if c.MaxPods != 20 || c.ClusterDomain != "site.example" || c.ClusterDNS[0] != "10.96.0.10" || *c.ResolverConfig != "/run/resolv.conf" {

@@ -24,6 +24,9 @@ func TestBrokenInputs(t *testing.T) {
 	malformed := cluster.NewRepo(t, false, map[string]string{
 		"clusters/default/cluster.yaml": "apiVersion: bothy.dev/v1alpha1\nkind: Cluster\nmetadata:\n  name: default\nspec:\n  netwrok: {}\n",
 	})
+	portTaken := cluster.NewRepo(t, false, map[string]string{
+		"clusters/default/cluster.yaml": "apiVersion: bothy.dev/v1alpha1\nkind: Cluster\nmetadata:\n  name: default\nspec:\n  controlPlane:\n    port: 10250\n",
+	})
 	badRoot := filepath.Join(t.TempDir(), "root.yaml")
 	if err := os.WriteFile(badRoot, []byte("apiVersion: bothy.dev/v1alpha1\nkind: TrustRoot\nversion: one\nsigners: []\n"), 0o644); err != nil {
 		t.Fatal(err)
@@ -84,6 +87,11 @@ func TestBrokenInputs(t *testing.T) {
 			"malformed cluster.yaml",
 			malformed.UpArgs(),
 			[]string{"clusters/default/cluster.yaml:6", "spec.netwrok", "network"},
+		},
+		{
+			"port in use",
+			portTaken.UpArgs(),
+			[]string{"clusters/default/cluster.yaml:7", "spec.controlPlane.port", "10250 is in use by the kubelet", "choose another port"},
 		},
 		{
 			"images that are not there",
