@@ -156,11 +156,17 @@ func (c *child) start() (int, error) {
 			return 0, err
 		}
 	}
+	_ = os.Remove(kubeErrorFile) // of an earlier one
 	c.log.Info("started bothy kube", "pid", w.pid)
+	// Known before it begins to work: an agent that is killed right here must
+	// not leave a child that the next agent does not find.
+	if err := os.WriteFile(boot.KubePIDFile, []byte(fmt.Sprintln(w.pid)), 0o600); err != nil {
+		return 0, err
+	}
 	if err := w.begin(c.config); err != nil {
 		return 0, fmt.Errorf("hand the settings to bothy kube: %w", err)
 	}
-	return w.pid, os.WriteFile(boot.KubePIDFile, []byte(fmt.Sprintln(w.pid)), 0o600)
+	return w.pid, nil
 }
 
 // watch keeps the child's status up to date. A child that hangs is killed.
@@ -212,10 +218,19 @@ func waitExit(ctx context.Context, pidfd int) error {
 			return fmt.Errorf("wait for bothy kube: %w", err)
 		}
 		if n > 0 {
-			return errors.New("bothy kube ended; see `bothy logs kube`")
+			return endReason()
 		}
 	}
 	return nil
+}
+
+// endReason is why the child ended, as far as it could say so itself.
+func endReason() error {
+	reason, err := os.ReadFile(kubeErrorFile)
+	if err != nil || len(reason) == 0 {
+		return errors.New("bothy kube ended without a word; see `bothy logs kube`")
+	}
+	return fmt.Errorf("bothy kube ended: %s", reason)
 }
 
 func terminate(pid int) error {

@@ -46,9 +46,14 @@ func RunKube(ctx context.Context) error {
 	err := runKube(ctx, log)
 	if err != nil {
 		log.Error("bothy kube ends", "err", err)
+		_ = os.WriteFile(kubeErrorFile, []byte(err.Error()), 0o600) // the log has it too
 	}
 	return err
 }
+
+// kubeErrorFile is where the child leaves the reason of its end for the agent,
+// so that `bothy status` shows it.
+const kubeErrorFile = boot.RunDir + "/kube.error"
 
 func runKube(ctx context.Context, log *slog.Logger) error {
 	config := &KubeConfig{}
