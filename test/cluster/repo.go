@@ -209,7 +209,7 @@ func (r *Repo) Push(t testing.TB, message string, signing Signing) string {
 	t.Helper()
 	r.Git(t, "add", "--all")
 	r.Git(t, append(r.signingArgs(t, signing), "-m", message)...)
-	r.Git(t, "push", "--quiet", "--force", r.Bare, "HEAD:main")
+	r.Git(t, "push", "--quiet", "--force", "origin", "HEAD:main")
 	return r.Head(t)
 }
 
@@ -224,14 +224,7 @@ func (r *Repo) Head(t testing.TB) string {
 func (r *Repo) Reset(t testing.TB, commit string) {
 	t.Helper()
 	r.Git(t, "reset", "--quiet", "--hard", commit)
-	r.Git(t, "push", "--quiet", "--force", r.Bare, "HEAD:main")
-}
-
-// AllowRewrites makes the bare repository accept forced pushes, as a server in
-// the hands of an attacker does.
-func (r *Repo) AllowRewrites(t testing.TB) {
-	t.Helper()
-	r.command(t, "git", "-C", r.Bare, "config", "receive.denyNonFastForwards", "false")
+	r.Git(t, "push", "--quiet", "--force", "origin", "HEAD:main")
 }
 
 func (r *Repo) signingArgs(t testing.TB, signing Signing) []string {

@@ -16,7 +16,6 @@ import (
 // pruned; drift is undone; and the node outlives its repository.
 func TestPushes(t *testing.T) {
 	s := newSite(t, false)
-	s.repo.AllowRewrites(t) // whoever controls the Git server can rewrite it
 	const file = "clusters/default/site.yaml"
 	first := s.repo.Head(t)
 
