@@ -16,6 +16,7 @@ K8S_DATE    := 2026-09-23T17:06:22Z
 export GOFLAGS := -trimpath -buildvcs=false
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+BUILT   := $(shell git log -1 --format=%cI 2>/dev/null)
 COMMIT  := $(shell git rev-parse -q --verify HEAD 2>/dev/null || echo unknown)
 
 # $(1) is a package with the version variables of Kubernetes.
@@ -24,7 +25,8 @@ k8s_version = -X $(1).gitVersion=$(K8S_VERSION) -X $(1).gitMajor=1 -X $(1).gitMi
 K8S_LDFLAGS := $(call k8s_version,k8s.io/component-base/version) $(call k8s_version,k8s.io/client-go/pkg/version)
 LDFLAGS     := -s -w $(K8S_LDFLAGS) \
 	-X github.com/bothy-os/bothy/internal/version.Version=$(VERSION) \
-	-X github.com/bothy-os/bothy/internal/version.Commit=$(COMMIT)
+	-X github.com/bothy-os/bothy/internal/version.Commit=$(COMMIT) \
+	-X github.com/bothy-os/bothy/internal/version.built=$(BUILT)
 
 BIN      := build/bin
 BINARIES := $(addprefix $(BIN)/,bothy bothy-cni bothy-init runc containerd-shim-runc-v2)
@@ -127,7 +129,7 @@ test-unit: deps ## Unit tests; with the race detector where that does not mean c
 	hack/packages.sh heavy | xargs -r go test -timeout 10m
 
 .PHONY: test-integration
-test-integration: build images build/test-images/index.json $(BIN)/kubectl ## Real nodes from signed repositories on this machine; needs root.
+test-integration: build images build/test-images/index.json $(BIN)/kubectl $(BIN)/flux ## Real nodes from signed repositories on this machine; needs root.
 	@hack/deps.sh build test
 	@[ "$$(id -u)" != 0 ] || hack/clean-runs.sh
 	go test -count=1 -v -p 1 -parallel 4 -timeout 45m ./test/cluster/... $(TEST_FLAGS)
@@ -144,6 +146,16 @@ conformance: ## The upstream conformance suite.
 bench: build images build/test-images/index.json $(BIN)/kubectl peers ## Start-up times, memory, CPU and writes, beside separate upstream processes.
 	@hack/clean-runs.sh
 	go run ./test/bench $(BENCH_FLAGS)
+
+.PHONY: bench-gitops
+bench-gitops: build $(BIN)/kubectl build/images/index.json build/test-images/index.json $(FLUX_PEERS) ## From a push to the cluster, beside Flux's own controllers, in turns.
+	@hack/clean-runs.sh
+	go run ./test/bench/gitops $(BENCH_FLAGS)
+
+.PHONY: test-chaos
+test-chaos: build images build/test-images/index.json $(BIN)/kubectl ## kill -9 of the agent during 200 reconciles.
+	@hack/clean-runs.sh
+	CHAOS_RECONCILES=200 go test -count=1 -v -parallel 4 -timeout 20m -run Killed ./test/cluster/chaos
 
 FUZZTIME ?= 30s
 
@@ -182,6 +194,16 @@ kubectl: $(BIN)/kubectl ## Build kubectl of the version that runs inside.
 $(BIN)/kubectl: $(UPSTREAM_MODULE) | deps
 	@$(STEP) "Building kubectl" go -C tools/upstream build -v -ldflags '-s -w $(K8S_LDFLAGS)' \
 		-o $(CURDIR)/$@ k8s.io/kubernetes/cmd/kubectl
+	@touch $@
+
+FLUX_MODULE := tools/flux/go.mod tools/flux/go.sum tools/flux/build.sh
+FLUX_PEERS  := $(addprefix build/peers/,source-controller kustomize-controller)
+
+.PHONY: flux
+flux: $(BIN)/flux ## Build the flux command that the tests run against a node.
+
+$(BIN)/flux $(FLUX_PEERS): $(FLUX_MODULE) | deps
+	@$(STEP) "Building $(@F) of Flux" tools/flux/build.sh $(@F) $@
 	@touch $@
 
 .PHONY: peers

@@ -10,10 +10,13 @@ import (
 	"runtime/debug"
 	"sync"
 
+	"go.opentelemetry.io/otel/attribute"
+
 	"github.com/bothy-os/bothy/api/v1alpha1"
 	"github.com/bothy-os/bothy/bootstrap/paths"
 	"github.com/bothy-os/bothy/internal/logfile"
 	"github.com/bothy-os/bothy/internal/supervise"
+	"github.com/bothy-os/bothy/internal/tracing"
 	"github.com/bothy-os/bothy/internal/version"
 	"github.com/bothy-os/bothy/os/boot"
 	"github.com/bothy-os/bothy/reconciler"
@@ -40,6 +43,7 @@ type hall struct {
 	standby    *standby
 	node       *nodeWatch
 	milestones *milestones
+	tracing    *tracing.Provider
 
 	mu sync.Mutex
 	// site is what runs for the accepted commit; nil before there is one.
@@ -67,6 +71,7 @@ func Run(ctx context.Context) error {
 		log.Error("agent cannot start", "err", err)
 		return err
 	}
+	defer func() { _ = h.tracing.Close(context.WithoutCancel(ctx)) }() // spans that nobody takes are lost
 	return h.outer.Run(ctx)
 }
 
@@ -84,12 +89,14 @@ func newHall(env *boot.Environment, log *slog.Logger) (*hall, error) {
 		env:     env, boot: bootConfig, log: log, changed: make(chan struct{}),
 		paths:      paths.Paths{StateDir: boot.StateDir, RunDir: boot.RunDir},
 		milestones: loadMilestones(env),
+		tracing:    tracing.NewProvider(attribute.String("service.name", "bothy"), attribute.String("service.version", version.Version), attribute.String("host.name", env.Name)),
 	}
 	h.node = newNodeWatch(log, env, h.paths.Kubeconfig(statusIdentity))
 	h.reconciler, err = reconciler.New(reconciler.Config{
 		StateDir: boot.StateDir, Boot: bootConfig, Validate: h.validate,
 		Kubeconfig: h.paths.Kubeconfig(reconcilerIdentity),
-		Log:        log.With("wing", "reconciler"),
+		Machine:    env.Name, Address: env.Address, Version: version.Version, Built: version.Built(), Tracing: h.tracing,
+		Log: log.With("wing", "reconciler"),
 	})
 	if err != nil {
 		return nil, err

@@ -6,6 +6,10 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
+
+	"github.com/bothy-os/bothy/reconciler"
+	"github.com/bothy-os/bothy/reconciler/history"
 )
 
 // Client speaks to an agent over its socket.
@@ -47,6 +51,28 @@ func (c *Client) Reconcile(ctx context.Context, wait bool) error {
 		return err
 	}
 	return body.Close()
+}
+
+// History returns the newest commits that the site accepted, newest first; 0
+// means all that are known.
+func (c *Client) History(ctx context.Context, limit int) ([]history.Entry, error) {
+	entries, err := get[[]history.Entry](ctx, c, "/v1/history", url.Values{"limit": {strconv.Itoa(limit)}})
+	if err != nil {
+		return nil, err
+	}
+	return *entries, nil
+}
+
+// Preview tells what files, a tar archive of a repository, would change on the
+// site; without them, what the commit rev would.
+func (c *Client) Preview(ctx context.Context, rev string, files io.Reader) (*reconciler.Preview, error) {
+	body, err := send(ctx, c.socket, http.MethodPost, "/v1/diff", url.Values{"rev": {rev}}, files)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	p := &reconciler.Preview{}
+	return p, json.NewDecoder(body).Decode(p)
 }
 
 func get[T any](ctx context.Context, c *Client, path string, query url.Values) (*T, error) {

@@ -34,6 +34,8 @@ const (
 type site struct {
 	cluster *v1alpha1.Cluster
 	machine *v1alpha1.Machine
+	// telemetry is taken out of cluster: it changes while everything runs.
+	telemetry v1alpha1.TelemetrySpec
 }
 
 // decodeSite reads the site's own kinds out of a commit. Missing files mean
@@ -57,6 +59,10 @@ func decodeSite(snap *reconciler.Snapshot, sitePath, machine string) (*site, err
 			s.machine = m
 		}
 	}
+	// What the agent itself follows must not restart what the rest is for.
+	s.telemetry = s.cluster.Spec.Telemetry
+	defaults := v1alpha1.NewCluster(s.cluster.Metadata.Name).Spec
+	s.cluster.Spec.Telemetry, s.cluster.Spec.GitOps = defaults.Telemetry, defaults.GitOps
 	return s, errors.Join(errs...)
 }
 
@@ -165,6 +171,9 @@ func (h *hall) siteComponent() supervise.Component {
 				next, err := decodeSite(snap, h.boot.Repository.Path, h.env.Name)
 				if err != nil {
 					return fmt.Errorf("commit %s was accepted, but this version of bothy cannot read it: %w", snap.Commit, err)
+				}
+				if err := h.tracing.Switch(ctx, next.telemetry.Tracing); err != nil {
+					h.log.Warn("tracing", "err", err)
 				}
 				if !next.equal(h.currentSite()) {
 					stop()

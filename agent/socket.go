@@ -116,8 +116,13 @@ func socketClient(path string) *http.Client {
 
 // call makes one request; a non-2xx answer becomes an error with its text.
 func call(ctx context.Context, socket, method, path string, query url.Values) (io.ReadCloser, error) {
+	return send(ctx, socket, method, path, query, nil)
+}
+
+// send is call with a body.
+func send(ctx context.Context, socket, method, path string, query url.Values, content io.Reader) (io.ReadCloser, error) {
 	u := url.URL{Scheme: "http", Host: "bothy", Path: path, RawQuery: query.Encode()}
-	req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), content)
 	if err != nil {
 		return nil, err
 	}

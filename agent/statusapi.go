@@ -2,12 +2,15 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
@@ -27,7 +30,9 @@ func (h *hall) statusComponent() supervise.Component {
 		})
 		mux.HandleFunc("GET /v1/kubeconfig", h.serveKubeconfig)
 		mux.HandleFunc("POST /v1/reconcile", h.serveReconcile)
-		mux.Handle("GET /metrics", promhttp.Handler())
+		mux.HandleFunc("GET /v1/history", h.serveHistory)
+		mux.HandleFunc("POST /v1/diff", h.servePreview)
+		mux.Handle("GET /metrics", h.metricsHandler())
 		return serveSocket(ctx, boot.AgentSocket, mux, ready)
 	}}
 }
@@ -40,6 +45,22 @@ func (h *hall) serveReconcile(w http.ResponseWriter, r *http.Request) {
 	if err := h.reconciler.Reconcile(r.Context()); err != nil {
 		http.Error(w, err.Error(), http.StatusConflict)
 	}
+}
+
+// metricsHandler serves the metrics of the process and those of the reconciler.
+func (h *hall) metricsHandler() http.Handler {
+	all := prometheus.Gatherers{prometheus.DefaultGatherer, h.reconciler.Metrics()}
+	return promhttp.HandlerFor(all, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
+}
+
+func (h *hall) serveHistory(w http.ResponseWriter, r *http.Request) {
+	limit, err := strconv.Atoi(r.URL.Query().Get("limit"))
+	if err != nil {
+		http.Error(w, "limit must be a number", http.StatusBadRequest)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(h.reconciler.History(limit)) // the client has gone away
 }
 
 // serveKubeconfig sends the administrator's kubeconfig with the files it

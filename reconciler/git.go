@@ -4,37 +4,40 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net/url"
+	"sync"
 	"time"
 
 	"github.com/bothy-os/bothy/api/v1alpha1"
-	"github.com/bothy-os/bothy/internal/signers"
 	"github.com/bothy-os/bothy/reconciler/acceptance"
 	"github.com/bothy-os/bothy/reconciler/mirror"
-)
-
-const (
-	fetchTimeout = 10 * time.Minute
-	retryMin     = time.Second
-	retryMax     = 2 * time.Minute
 )
 
 // git is the component that fetches and accepts.
 type git struct {
 	*Reconciler
-	repo   v1alpha1.RepositorySpec
-	mirror *mirror.Mirror
-	record *acceptance.Record
-
-	// refused is the newest commit that was refused; it is not judged again
-	// until somebody asks for it.
-	refused string
-	failed  int // fetches in a row
+	repo    v1alpha1.RepositorySpec
+	origins []*origin // in order of preference
+	media   *media
+	mirror  *mirror.Mirror
 	ready   func()
+
+	// deciding is held while a commit is judged and recorded, so that fetched
+	// and pushed ones take turns. The network is never waited for under it.
+	deciding sync.Mutex
+	record   *acceptance.Record
+	clock    *acceptance.Clock
 }
 
-func newGit(r *Reconciler) *git { return &git{Reconciler: r, repo: r.cfg.Boot.Repository} }
+// clockTolerance is how far behind a clock may be before it is worth a word.
+const clockTolerance = time.Minute
+
+func newGit(r *Reconciler) *git {
+	g := &git{Reconciler: r, repo: r.cfg.Boot.Repository}
+	for _, s := range g.repo.All() {
+		g.origins = append(g.origins, newOrigin(s))
+	}
+	return g
+}
 
 func (g *git) run(ctx context.Context, ready func()) error {
 	g.ready = ready
@@ -42,36 +45,101 @@ func (g *git) run(ctx context.Context, ready func()) error {
 	if g.record, err = acceptance.LoadRecord(g.trustDir()); err != nil {
 		return err
 	}
-	if g.mirror, err = mirror.Open(g.gitDir(), g.cfg.Limits); err != nil {
-		if !errors.Is(err, mirror.ErrCorrupt) {
-			return err
-		}
-		if err := g.heal(err); err != nil {
-			return err
-		}
+	if g.clock, err = acceptance.OpenClock(g.trustDir(), g.cfg.Built, time.Now); err != nil {
+		return err
+	}
+	if g.record != nil {
+		g.clock.Saw(g.record.AcceptedAt)
+	}
+	if behind := g.clock.Behind(); behind > clockTolerance {
+		g.report(Event{Reason: "ClockBehind", Warning: true, Message: fmt.Sprintf("the machine's clock is %s behind a time that has passed for certain; the validity of keys is judged by the later one", behind.Round(time.Second))}, nil)
+	}
+	if err := g.open(); err != nil {
+		return err
 	}
 	if g.cfg.Boot.Trust.None {
 		g.report(Event{Reason: "TrustNone", Warning: true, Message: "commits are not verified: the boot configuration says trust: none"}, nil)
 	}
-	if err := g.resume(); err != nil {
+	if err := g.resumeFirst(); err != nil {
 		return err
 	}
+	g.media = openMedia(g.log)
+	defer g.media.close()
+	g.opened(g)
+	defer g.opened(nil)
+	return g.follow(ctx)
+}
+
+// open opens the mirror, and replaces one that is damaged.
+func (g *git) open() error {
+	var err error
+	if g.mirror, err = mirror.Open(g.gitDir(), g.cfg.Limits); err == nil || !errors.Is(err, mirror.ErrCorrupt) {
+		return err
+	}
+	return g.heal(err)
+}
+
+// follow asks the sources until ctx ends.
+func (g *git) follow(ctx context.Context) error {
 	for {
 		wait, err := g.poll(ctx)
-		if err != nil {
+		if err != nil || ctx.Err() != nil {
 			return err
 		}
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
-			timer.Stop()
-			return nil
 		case <-g.fetchNow:
-			timer.Stop()
 			// Whoever asks may have changed what a refusal depended on.
-			g.refused = ""
+			for _, o := range g.origins {
+				o.askAgain()
+			}
+		case <-g.media.changed:
+			for _, o := range g.origins {
+				o.lookAgain()
+			}
 		case <-timer.C:
 		}
+		timer.Stop()
+	}
+}
+
+// poll makes one round and says how long to wait for the next. Only errors that
+// need a restart of the component are returned.
+func (g *git) poll(ctx context.Context) (time.Duration, error) {
+	g.mu.Lock()
+	asked := g.asked
+	g.mu.Unlock()
+
+	if !g.isSuspended(&g.sourceSuspended) {
+		if err := g.round(ctx); err != nil {
+			return 0, err
+		}
+	}
+	if ctx.Err() != nil {
+		return 0, nil //nolint:nilerr // told to end, which is no failure
+	}
+	// Who waits for this fetch is told after the status says how it ended.
+	g.mu.Lock()
+	g.answered = max(g.answered, asked)
+	g.mu.Unlock()
+	g.board.update(func(*Status) {})
+
+	g.tidy(ctx)
+	return g.untilNext(), nil
+}
+
+// tidy keeps the mirror small, after everybody has what they wait for. It does
+// nothing most of the time.
+func (g *git) tidy(ctx context.Context) {
+	var keep []string
+	g.deciding.Lock()
+	if g.record != nil {
+		keep = append(keep, g.record.Commit)
+	}
+	g.deciding.Unlock()
+	if err := g.mirror.Tidy(ctx, keep...); err != nil && ctx.Err() == nil {
+		g.report(Event{Reason: "MirrorNotTidied", Warning: true, Message: fmt.Sprintf("the mirror grows: %v", err)}, nil)
 	}
 }
 
@@ -85,8 +153,27 @@ func (g *git) heal(cause error) error {
 	return g.mirror.Reset()
 }
 
+// isDamage reports whether an error is due to the mirror itself.
+func isDamage(err error) bool {
+	return !errors.Is(err, mirror.ErrNotFetched) && (errors.Is(err, mirror.ErrCorrupt) || errors.Is(err, mirror.ErrMissing))
+}
+
+// resumeFirst shows at once what was accepted in an earlier life, without
+// waiting for a source.
+func (g *git) resumeFirst() error {
+	err := g.resume()
+	var refusal *acceptance.Refusal
+	if errors.As(err, &refusal) {
+		g.refuse(refusal)
+		g.board.update(func(s *Status) { s.reject(refusal) })
+		return nil
+	}
+	return err
+}
+
 // resume publishes the commit accepted in an earlier life, as soon as the
-// mirror has it.
+// mirror has it. It is a refusal if the boot configuration names another path
+// than when the commit was accepted.
 func (g *git) resume() error {
 	if g.record == nil || !g.mirror.Has(g.record.Commit) {
 		return nil
@@ -99,192 +186,16 @@ func (g *git) resume() error {
 	switch {
 	case err == nil:
 	case errors.As(err, &refusal):
-		// The boot configuration names another path than when it was accepted.
-		g.reject(refusal)
-		return nil
-	case errors.Is(err, mirror.ErrCorrupt), errors.Is(err, mirror.ErrMissing), errors.Is(err, mirror.ErrTooLarge):
+		return refusal
+	case isDamage(err), errors.Is(err, mirror.ErrTooLarge):
 		return g.heal(err)
 	default:
 		return fmt.Errorf("read the accepted commit %.12s: %w", g.record.Commit, err)
 	}
 	s.Signer, s.AcceptedAt = g.record.Signer, g.record.AcceptedAt
+	s.resumed, s.source = true, g.record.URL
 	g.show(s, "Resumed", "goes on with")
 	return nil
-}
-
-// poll makes one attempt and says how long to wait for the next. Only errors
-// that need a restart of the component are returned.
-func (g *git) poll(ctx context.Context) (time.Duration, error) {
-	g.mu.Lock()
-	asked := g.asked
-	g.mu.Unlock()
-
-	tip, err := g.fetch(ctx)
-	if ctx.Err() != nil {
-		return 0, nil //nolint:nilerr // told to end, which is no failure
-	}
-	if err == nil {
-		err = g.decide(ctx, tip)
-	}
-	if ctx.Err() != nil {
-		return 0, nil //nolint:nilerr // told to end, which is no failure
-	}
-	// Who waits for this fetch is told after the status says how it ended.
-	g.mu.Lock()
-	g.answered = max(g.answered, asked)
-	g.mu.Unlock()
-	g.board.update(func(*Status) {})
-
-	var fetchError *mirror.FetchError
-	switch {
-	case err == nil:
-		g.failed = 0
-		return jitter(g.repo.Interval.Duration), nil
-	case errors.As(err, &fetchError):
-		g.failed++
-		return min(jitter(retryMin<<min(g.failed-1, 10)), jitter(retryMax)), nil
-	case errors.Is(err, mirror.ErrCorrupt), errors.Is(err, mirror.ErrMissing):
-		if err := g.heal(err); err != nil {
-			return 0, err
-		}
-		g.failed++
-		return min(jitter(retryMin<<min(g.failed-1, 10)), jitter(retryMax)), nil
-	}
-	return 0, err
-}
-
-// fetch brings the newest commit into the mirror and keeps the source's status.
-func (g *git) fetch(ctx context.Context) (string, error) {
-	fctx, cancel := context.WithTimeout(ctx, fetchTimeout)
-	defer cancel()
-	remote := mirror.Remote{URL: g.repo.URL, Branch: g.repo.Branch, CredentialsFile: g.repo.CredentialsFile}
-	var haves []string
-	if g.record != nil {
-		haves = append(haves, g.record.Commit)
-	}
-	tip, err := g.mirror.Fetch(fctx, remote, haves...)
-	now := time.Now()
-	if err != nil {
-		if ctx.Err() != nil {
-			return "", ctx.Err()
-		}
-		first := g.Status().Source.UnreachableSince == nil
-		change := func(s *Status) {
-			s.Source.LastError = err.Error()
-			if s.Source.UnreachableSince == nil {
-				s.Source.UnreachableSince = &now
-			}
-			if s.Accepted == nil {
-				s.Message = err.Error()
-			}
-		}
-		if first {
-			message := err.Error()
-			if g.record != nil {
-				message += "; the site keeps running from its mirror"
-			}
-			g.report(Event{Reason: "RepositoryUnreachable", Warning: true, Message: message}, change)
-		} else {
-			g.board.update(change)
-		}
-		return "", err
-	}
-	back := g.Status().Source.UnreachableSince != nil
-	g.board.update(func(s *Status) {
-		s.Source.LastFetch, s.Source.LastError, s.Source.UnreachableSince = &now, "", nil
-		if s.Fetched = tip; s.Accepted == nil {
-			s.Message = ""
-		}
-		if back {
-			s.event(Event{Reason: "RepositoryReachable", Commit: tip, Message: "the repository can be read again"})
-		}
-	})
-	return tip, nil
-}
-
-// decide accepts or refuses the fetched commit. Errors come from reading the
-// mirror or from writing the record.
-func (g *git) decide(ctx context.Context, tip string) error {
-	current, _ := g.Accepted()
-	last := g.record.Point(g.cfg.Boot.Trust)
-	switch {
-	case last != nil && !last.Reanchor && last.Commit == tip:
-		if current == nil || current.Commit != tip {
-			return g.resume()
-		}
-		g.clearRejection()
-		return nil
-	case tip == g.refused:
-		return nil
-	}
-	if current == nil {
-		if g.record != nil {
-			// The mirror was lost and is back: go on from where the site was.
-			if err := g.resume(); err != nil {
-				return err
-			}
-		}
-		g.phase(PhaseVerifying)
-	}
-	err := g.accept(ctx, tip, last)
-	var refusal *acceptance.Refusal
-	if errors.As(err, &refusal) {
-		g.refused = tip
-		g.reject(refusal)
-		return nil
-	}
-	return err
-}
-
-func (g *git) accept(ctx context.Context, tip string, last *acceptance.Point) error {
-	got, err := acceptance.NewVerifier(g.mirror, g.clock).Verify(ctx, tip, last, g.cfg.Boot.Trust)
-	if err != nil {
-		return err
-	}
-	s, err := loadSnapshot(g.mirror, tip, g.sitePath())
-	if err != nil {
-		return err
-	}
-	s.Signer, s.TrustRoot = got.Signer, got.Root
-	if g.cfg.Validate != nil {
-		if err := g.cfg.Validate(ctx, s); err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			return invalid(s, got.Commit, err)
-		}
-	}
-	s.AcceptedAt = time.Now().UTC()
-	record := &acceptance.Record{
-		Commit: tip, Subject: s.Subject, Author: s.Author, Signer: s.Signer, AcceptedAt: s.AcceptedAt,
-		URL: displayURL(g.repo), Branch: g.repo.Branch, Path: g.repo.Path,
-		BootTrust: acceptance.TrustID(g.cfg.Boot.Trust), TrustRoot: string(got.RootYAML),
-	}
-	if err := record.Save(g.trustDir()); err != nil {
-		return err
-	}
-	g.record, g.refused = record, ""
-	g.show(s, "Accepted", "accepted")
-	return nil
-}
-
-func invalid(s *Snapshot, c *signers.Commit, err error) *acceptance.Refusal {
-	return &acceptance.Refusal{
-		Commit: s.Commit, Offender: s.Commit, Subject: s.Subject, Author: s.Author, At: time.Now(),
-		Rule:    acceptance.RuleCluster,
-		Problem: fmt.Sprintf("%s: %v", acceptance.Describe(s.Commit, c), err),
-		Remedy:  "correct the file and push a new commit",
-	}
-}
-
-// clock is the time at which keys must be valid: never earlier than the last
-// acceptance, so that a machine whose clock was reset does not revive old keys.
-func (g *git) clock() time.Time {
-	now := time.Now()
-	if g.record != nil && g.record.AcceptedAt.After(now) {
-		return g.record.AcceptedAt
-	}
-	return now
 }
 
 // show makes a snapshot the accepted one.
@@ -296,9 +207,9 @@ func (g *git) show(s *Snapshot, reason, verb string) {
 		by = fmt.Sprintf("signed by %s (%s %s)", a.Signer, a.Kind, a.Fingerprint)
 	}
 	g.report(Event{Reason: reason, Commit: s.Commit, Message: fmt.Sprintf("%s commit %.12s (%q), %s", verb, s.Commit, s.Subject, by)}, func(st *Status) {
-		first := st.Accepted == nil
+		first := st.Accepted == nil || s.resumed && st.Applied == nil
 		st.Accepted = a
-		if st.Fetched == s.Commit {
+		if !s.resumed {
 			st.Rejected = nil
 		}
 		if first {
@@ -311,33 +222,20 @@ func (g *git) show(s *Snapshot, reason, verb string) {
 	g.ready()
 }
 
-func (g *git) reject(r *acceptance.Refusal) {
-	g.report(Event{Reason: "Refused", Commit: r.Commit, Warning: true, Message: r.Error()}, func(s *Status) {
-		s.Rejected = r
-		if s.Accepted == nil {
-			s.Message = r.Error()
-		}
-	})
-}
-
-// clearRejection forgets a refused commit that is no longer on the branch.
-func (g *git) clearRejection() {
-	g.refused = ""
-	if g.Status().Rejected != nil {
-		g.board.update(func(s *Status) { s.Rejected = nil })
-	}
-}
-
 func (g *git) phase(p Phase) { g.board.update(func(s *Status) { s.Phase = p }) }
 
-func jitter(d time.Duration) time.Duration {
-	return d - d/10 + rand.N(d/5+1)
+// reject shows a refused commit.
+func (s *Status) reject(r *acceptance.Refusal) {
+	if s.Rejected = r; r != nil && s.Accepted == nil {
+		s.Message = r.Error()
+	}
 }
 
-// displayURL is the repository's URL without a password.
+// displayURL is what status shows as the repository's URL, without a password:
+// the most preferred place.
 func displayURL(repo v1alpha1.RepositorySpec) string {
-	if u, err := url.Parse(repo.URL); err == nil && u.User != nil {
-		return u.Redacted()
+	if all := repo.All(); len(all) > 0 {
+		return mirror.Redacted(all[0].URL)
 	}
-	return repo.URL
+	return pushed
 }

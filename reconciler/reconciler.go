@@ -10,8 +10,17 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
+
 	"github.com/bothy-os/bothy/api/v1alpha1"
 	"github.com/bothy-os/bothy/internal/supervise"
+	"github.com/bothy-os/bothy/reconciler/acceptance"
+	"github.com/bothy-os/bothy/reconciler/endpoint"
+	"github.com/bothy-os/bothy/reconciler/flux"
+	"github.com/bothy-os/bothy/reconciler/flux/notify"
+	"github.com/bothy-os/bothy/reconciler/flux/source"
+	"github.com/bothy-os/bothy/reconciler/history"
 	"github.com/bothy-os/bothy/reconciler/mirror"
 )
 
@@ -31,16 +40,28 @@ type Config struct {
 	Kubeconfig string
 	// Limits bound what the repository may cost; zero means defaults.
 	Limits mirror.Limits
-	// HealthTimeout is how long objects may take to become healthy before the
-	// site counts as degraded. Default 5m.
+	// HealthTimeout overrides the Cluster's spec.gitOps.healthTimeout.
 	HealthTimeout time.Duration
-	Log           *slog.Logger
+	// Machine is the name of this machine, which reports events.
+	Machine string
+	// Address is the machine's own, if it is known.
+	Address string
+	// Version is the agent's, Built when it was made: no key is judged by an
+	// earlier time. Zero means that this is not known.
+	Version string
+	Built   time.Time
+	// Tracing receives a trace of each commit's way; nil means nobody.
+	Tracing trace.TracerProvider
+	Log     *slog.Logger
 }
 
 // The names of the components.
 const (
 	ComponentGit       = "git"
 	ComponentWorkloads = "workloads"
+	ComponentWatches   = "watches"
+	ComponentFlux      = "flux"
+	ComponentEndpoint  = "endpoint"
 )
 
 // Reconciler is both halves of the way from Git to the cluster.
@@ -48,6 +69,19 @@ type Reconciler struct {
 	cfg   Config
 	log   *slog.Logger
 	board *board
+
+	metrics *metrics
+	history *history.Log
+	cluster *cluster
+	// artifacts hands the accepted commit, and what other sources deliver, to
+	// the controllers of the Flux API.
+	artifacts *source.Store
+	// definitions puts the definitions of the Flux API into the cluster.
+	definitions *flux.Controllers
+	// hooks answers the Receivers of the Flux API, endpoint is where they, and
+	// pushes, come in; nil if nothing may.
+	hooks    *notify.Hooks
+	endpoint *endpoint.Endpoint
 
 	// fetchNow and applyNow wake the components before their interval is over.
 	fetchNow chan struct{}
@@ -58,9 +92,14 @@ type Reconciler struct {
 	replaced chan struct{} // closed when accepted is replaced
 	asked    uint64        // number of the newest request to fetch
 	answered uint64        // number of the newest request that a fetch answered
+
+	sourceSuspended, syncSuspended bool
+
+	git *git // the component while its mirror is open
 }
 
-// New checks the configuration. It touches nothing on disk.
+// New checks the configuration. It reads what earlier lives left on disk, and
+// writes only the certificate of an endpoint that has none.
 func New(cfg Config) (*Reconciler, error) {
 	switch {
 	case cfg.Boot == nil:
@@ -75,8 +114,8 @@ func New(cfg Config) (*Reconciler, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	if cfg.HealthTimeout == 0 {
-		cfg.HealthTimeout = 5 * time.Minute
+	if cfg.Tracing == nil {
+		cfg.Tracing = noop.NewTracerProvider()
 	}
 	if cfg.Boot.Repository.Interval.Duration == 0 || cfg.Boot.Repository.Branch == "" {
 		boot := *cfg.Boot
@@ -87,23 +126,60 @@ func New(cfg Config) (*Reconciler, error) {
 	r := &Reconciler{
 		cfg: cfg, log: cfg.Log,
 		fetchNow: make(chan struct{}, 1), applyNow: make(chan struct{}, 1),
-		replaced: make(chan struct{}),
+		replaced:  make(chan struct{}),
+		artifacts: source.NewStore(),
+		hooks:     notify.NewHooks(),
+		cluster:   newCluster(cfg.Kubeconfig, filepath.Join(cfg.StateDir, "git", "applied"), cfg.Log),
+	}
+	var err error
+	if r.history, err = history.Open(filepath.Join(r.trustDir(), "history.jsonl")); err != nil {
+		return nil, err
+	}
+	r.metrics = newMetrics(r.Status)
+	r.definitions = flux.New(flux.Config{Kubeconfig: cfg.Kubeconfig, Log: cfg.Log})
+	if r.endpoint, err = r.newEndpoint(); err != nil {
+		return nil, err
 	}
 	r.board = newBoard(Status{
 		Source: Source{URL: displayURL(repo), Branch: repo.Branch, Path: repo.Path, TrustNone: cfg.Boot.Trust.None},
 		Phase:  PhaseFetching,
+		// Known before the mirror is open: a status never denies it.
+		Accepted: r.lastAccepted(),
 	})
 	return r, nil
 }
 
-// Components returns "git", which needs nothing and is ready once a commit is
-// accepted, and "workloads", which comes after it, waits for the kubeconfig by
-// itself and is ready once every object was sent.
-func (r *Reconciler) Components() []supervise.Component {
-	return []supervise.Component{
-		{Name: ComponentGit, Run: func(ctx context.Context, ready func()) error { return newGit(r).run(ctx, ready) }},
-		{Name: ComponentWorkloads, After: []string{ComponentGit}, Run: func(ctx context.Context, ready func()) error { return newWorkloads(r).run(ctx, ready) }},
+// lastAccepted is the commit accepted in an earlier life; nil if there is none, or
+// if its record cannot be read, which the git component complains about.
+func (r *Reconciler) lastAccepted() *AcceptedStatus {
+	record, err := acceptance.LoadRecord(r.trustDir())
+	if err != nil || record == nil {
+		return nil
 	}
+	a := &AcceptedStatus{Commit: record.Commit, Subject: record.Subject, Author: record.Author, At: record.AcceptedAt}
+	if v := record.Signer; v != nil {
+		a.Signer, a.Kind, a.Fingerprint = v.Signer, v.Kind, v.Fingerprint
+	}
+	return a
+}
+
+// Components returns "git", which needs nothing and is ready once a commit is
+// accepted; "workloads", which comes after it, waits for the kubeconfig by
+// itself and is ready once every object was sent; "watches", which sees what
+// others do to the objects applied; "flux", which serves the Flux API and comes
+// last, so that it never holds up the site's own objects; and "endpoint", where
+// the site can be pushed to, if the boot configuration has one.
+func (r *Reconciler) Components() []supervise.Component {
+	components := []supervise.Component{
+		{Name: ComponentGit, Run: func(ctx context.Context, ready func()) error { return newGit(r).run(ctx, ready) }},
+		{Name: ComponentWatches, Run: r.cluster.watch},
+		{Name: ComponentWorkloads, After: []string{ComponentGit}, Run: func(ctx context.Context, ready func()) error { return newWorkloads(r).run(ctx, ready) }},
+		{Name: ComponentFlux, After: []string{ComponentWorkloads}, Run: r.runFlux},
+	}
+	if r.endpoint != nil {
+		components = append(components, supervise.Component{Name: ComponentEndpoint, Run: r.endpoint.Run})
+	}
+	return components
 }
 
 // Accepted returns the commit that the site runs, nil before the first, and a
@@ -115,6 +191,8 @@ func (r *Reconciler) Accepted() (*Snapshot, <-chan struct{}) {
 }
 
 func (r *Reconciler) publish(s *Snapshot) {
+	r.begun(s)
+	r.artifacts.Set(source.BootKey, s.artifact(r.revision(s.Commit)))
 	r.mu.Lock()
 	r.accepted = s
 	close(r.replaced)
@@ -125,6 +203,10 @@ func (r *Reconciler) publish(s *Snapshot) {
 // Status returns the present state.
 func (r *Reconciler) Status() Status {
 	s, _ := r.board.get()
+	if r.endpoint != nil {
+		e := r.endpoint.Status()
+		s.Endpoint = &e
+	}
 	return s
 }
 
@@ -223,6 +305,9 @@ func (r *Reconciler) report(e Event, change func(*Status)) {
 		}
 		repeated = s.event(e)
 	})
+	if !repeated {
+		r.metrics.events.WithLabelValues(e.Reason).Inc()
+	}
 	level := slog.LevelInfo
 	switch {
 	case repeated:

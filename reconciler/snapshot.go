@@ -12,6 +12,7 @@ import (
 	"github.com/bothy-os/bothy/internal/signers"
 	"github.com/bothy-os/bothy/reconciler/acceptance"
 	"github.com/bothy-os/bothy/reconciler/apply"
+	"github.com/bothy-os/bothy/reconciler/flux/source"
 	"github.com/bothy-os/bothy/reconciler/mirror"
 	"github.com/bothy-os/bothy/reconciler/tree"
 )
@@ -52,6 +53,25 @@ type Snapshot struct {
 	Files fs.FS
 
 	history commits
+
+	// settings are the Cluster's, with defaults.
+	settings v1alpha1.ClusterSpec
+	// way is what happened to the commit on this machine; resumed says that it
+	// was accepted in an earlier life; source is where it came from.
+	way     way
+	resumed bool
+	source  string
+}
+
+// artifact is the commit as the Flux API's source.
+func (s *Snapshot) artifact(revision string) *source.Artifact {
+	return &source.Artifact{
+		Revision: revision, Digest: "sha1:" + s.Commit, Files: s.Files, At: s.AcceptedAt,
+		AllowPrune: func(since string) bool {
+			_, commit, _ := strings.Cut(since, "@sha1:")
+			return s.allowsPrune(commit)
+		},
+	}
 }
 
 // commits reads commit objects.
@@ -77,6 +97,14 @@ func loadSnapshot(objects *mirror.Mirror, id, sitePath string) (*Snapshot, error
 	}
 	if err := s.readSite(); err != nil {
 		return nil, siteRefusal(s, c, err)
+	}
+	s.settings = v1alpha1.NewCluster(path.Base(sitePath)).Spec
+	if f := s.Cluster; f != nil {
+		// What cannot be decoded is refused by the hall's validation, which knows
+		// more about it.
+		if c, err := v1alpha1.DecodeCluster(f.Path, f.Data); err == nil {
+			s.settings = c.Spec
+		}
 	}
 	return s, nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/bothy-os/bothy/reconciler/acceptance"
 	"github.com/bothy-os/bothy/reconciler/apply"
+	"github.com/bothy-os/bothy/reconciler/endpoint"
 )
 
 // Phase is where the site is on the way from Git to running workloads.
@@ -36,9 +37,17 @@ type Status struct {
 	// Applied is the last commit whose objects were all sent.
 	Applied *AppliedStatus `json:"applied,omitempty"`
 	Phase   Phase          `json:"phase"`
-	// Message explains the phase where it needs explaining.
-	Message string        `json:"message,omitempty"`
-	Objects ObjectsStatus `json:"objects"`
+	// Message explains the phase where it needs explaining, Reason is the same
+	// in one word of the Flux API.
+	Message string `json:"message,omitempty"`
+	Reason  reason `json:"reason,omitempty"`
+	// Suspended says that somebody suspended applying in the cluster.
+	Suspended bool `json:"suspended,omitempty"`
+	// Inventory lists what was applied from the site's directory.
+	Inventory []apply.ID    `json:"-"`
+	Objects   ObjectsStatus `json:"objects"`
+	// Endpoint is where the site can be pushed to; nil if nowhere.
+	Endpoint *endpoint.Status `json:"endpoint,omitempty"`
 	// LastPruned lists what the last prune deleted.
 	LastPruned *PrunedStatus `json:"lastPruned,omitempty"`
 	Events     []Event       `json:"events,omitempty"`
@@ -49,14 +58,48 @@ type Source struct {
 	URL    string `json:"url"`
 	Branch string `json:"branch"`
 	Path   string `json:"path"`
+	// Suspended says that somebody suspended fetching in the cluster.
+	Suspended bool `json:"suspended,omitempty"`
 	// TrustNone says that commits are not verified.
 	TrustNone bool `json:"trustNone,omitempty"`
-	// LastFetch is when the branch was last read.
+	// Sources are the places with the repository in order of preference.
+	Sources []SourceStatus `json:"sources,omitempty"`
+	// LastFetch is when the branch was last read from any of them.
 	LastFetch *time.Time `json:"lastFetch,omitempty"`
 	// LastError is why the last attempt failed; UnreachableSince when that
 	// began. Both are empty while the repository can be read.
 	LastError        string     `json:"lastError,omitempty"`
 	UnreachableSince *time.Time `json:"unreachableSince,omitempty"`
+}
+
+// SourceState is what a source has.
+type SourceState string
+
+// The states of a source. It is empty before it was asked.
+const (
+	// SourceCurrent has the commit that the site runs.
+	SourceCurrent SourceState = "current"
+	// SourceBehind has an older one, and never had a newer.
+	SourceBehind SourceState = "behind"
+	// SourceRefused has one that breaks a rule.
+	SourceRefused SourceState = "refused"
+	// SourceUnreachable cannot be read, or what it sends is not usable.
+	SourceUnreachable SourceState = "unreachable"
+)
+
+// SourceStatus is one of the places with the repository.
+type SourceStatus struct {
+	URL   string      `json:"url"`
+	State SourceState `json:"state,omitempty"`
+	// Tip is the newest commit seen there.
+	Tip string `json:"tip,omitempty"`
+	// LastFetch is when it was last read, LastError why the last attempt failed,
+	// UnreachableSince when that began.
+	LastFetch        *time.Time `json:"lastFetch,omitempty"`
+	LastError        string     `json:"lastError,omitempty"`
+	UnreachableSince *time.Time `json:"unreachableSince,omitempty"`
+
+	problem string // that was reported
 }
 
 // AcceptedStatus is an accepted commit.

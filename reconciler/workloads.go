@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/bothy-os/bothy/reconciler/apply"
-	"github.com/bothy-os/bothy/reconciler/build"
+	"github.com/bothy-os/bothy/reconciler/history"
 )
 
 const (
@@ -22,26 +22,31 @@ const (
 
 	objectRetryMin = time.Second
 	objectRetryMax = time.Minute
-
-	healthPollFast = 100 * time.Millisecond
-	healthPollSlow = 2 * time.Second
-	healthFastFor  = 15 * time.Second
 )
 
-// workloads is the component that applies.
+// workloads is the component that applies the site's directory.
 type workloads struct {
 	*Reconciler
-	client *apply.Client
 	engine *apply.Engine
-	ready  func()
+	// moved is woken by the engine when an object drifted or its health moved.
+	moved chan struct{}
+	site  *site
+	ready func()
 }
 
-func newWorkloads(r *Reconciler) *workloads { return &workloads{Reconciler: r} }
+func newWorkloads(r *Reconciler) *workloads {
+	return &workloads{Reconciler: r, moved: make(chan struct{}, 1)}
+}
 
 // run reconciles one commit after another. A newer one ends whatever was being
 // done for the one before.
 func (w *workloads) run(ctx context.Context, ready func()) error {
 	w.ready = ready
+	defer func() {
+		if w.engine != nil {
+			w.engine.Close()
+		}
+	}()
 	for {
 		s, replaced := w.Accepted()
 		if s != nil {
@@ -76,250 +81,184 @@ func untilClosed(ctx context.Context, ch <-chan struct{}) (context.Context, cont
 
 // reconcile works on one commit until ctx ends.
 func (w *workloads) reconcile(ctx context.Context, s *Snapshot) error {
-	started := time.Now()
-	objects, err := build.Build(ctx, s.Files, s.Path)
-	if ctx.Err() != nil {
-		return ctx.Err()
+	j := &job{workloads: w, snapshot: s, retry: objectRetryMin}
+	for {
+		if err := j.awaitResumed(ctx); err != nil {
+			return err
+		}
+		err := j.build(ctx)
+		var blocked *buildError
+		switch {
+		case errors.As(err, &blocked):
+			// The objects of the commit before stay as they are.
+			if err := j.pause(ctx, j.backoff(), nil); err != nil {
+				return err
+			}
+		case err != nil:
+			return err
+		default:
+			return j.run(ctx)
+		}
 	}
-	if err != nil {
-		// The objects of the commit before stay as they are.
-		w.report(Event{Reason: "BuildFailed", Commit: s.Commit, Warning: true, Message: fmt.Sprintf("commit %.12s cannot be built: %v", s.Commit, err)}, func(st *Status) {
-			st.Phase, st.Message = PhaseDegraded, "build failed: "+err.Error()
-		})
-		w.ready()
-		<-ctx.Done()
-		return ctx.Err()
-	}
-	w.log.Debug("built", "commit", s.Commit, "objects", len(objects), "took", time.Since(started))
-	job := &job{workloads: w, snapshot: s, desired: apply.Desired{Commit: s.Commit, Objects: objects, AllowPrune: s.allowsPrune}}
-	return job.run(ctx)
 }
 
 // job is the work on one commit.
 type job struct {
 	*workloads
 	snapshot *Snapshot
-	desired  apply.Desired
-	// started is when the first complete pass began.
-	started  time.Time
-	lastPass *apply.Pass
+	// began is when the first pass that the API server answered throughout
+	// began, applied when all objects had been sent for the first time.
+	began, applied time.Time
+	pass           *apply.Pass
+	changes        history.Changes
+	retry          time.Duration
+	// late says that the time for becoming healthy is over.
+	late bool
 }
 
+// run keeps the cluster at the commit. It acts on events: of its objects, of
+// whoever asks, and on timers while something is wrong.
 func (j *job) run(ctx context.Context) error {
-	if err := j.connected(ctx, func() error {
-		if j.engine == nil {
-			j.engine = apply.NewEngine(j.client, inventoryName, j.log)
-		}
-		return j.engine.Set(j.desired)
-	}); err != nil {
+	if err := j.connected(ctx, j.prepare); err != nil {
 		return err
 	}
-	interval := j.cfg.Boot.Repository.Interval.Duration
-	retry := objectRetryMin
 	for {
-		if err := j.sync(ctx); err != nil {
-			return err
-		}
-		clean := len(j.lastPass.Failures) == 0
-		healthy := false
-		if clean {
-			retry = objectRetryMin
-			var err error
-			if healthy, err = j.awaitHealth(ctx); err != nil {
-				return err
-			}
-		}
-		wait := jitter(interval)
-		if !clean {
-			wait, retry = jitter(retry), min(retry*2, objectRetryMax)
-		} else if !healthy {
-			wait = min(wait, 10*time.Second)
-		}
-		if err := j.idle(ctx, wait); err != nil {
-			return err
-		}
-		if err := j.refresh(ctx); err != nil {
-			return err
-		}
-	}
-}
-
-// sync makes a pass over all objects and reports it.
-func (j *job) sync(ctx context.Context) error {
-	var pass *apply.Pass
-	err := j.connected(ctx, func() error {
-		attempt := time.Now()
-		var err error
-		if pass, err = j.engine.Sync(ctx); err == nil && j.started.IsZero() {
-			j.started = attempt
-		}
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	first := j.lastPass == nil || len(j.lastPass.Failures) > 0
-	j.lastPass = pass
-	summary, err := j.health(ctx)
-	if err != nil {
-		return err
-	}
-	j.reportPass(pass, summary, first)
-	j.ready()
-	return nil
-}
-
-func (j *job) reportPass(pass *apply.Pass, summary apply.Summary, first bool) {
-	commit, now := j.snapshot.Commit, time.Now()
-	if len(pass.Pruned)+len(pass.Kept) > 0 {
-		j.report(Event{Reason: "Pruned", Commit: commit, Message: fmt.Sprintf("deleted %s that left Git%s", count(len(pass.Pruned)), list(pass.Pruned))}, func(s *Status) {
-			s.LastPruned = &PrunedStatus{Commit: commit, At: now, Objects: pass.Pruned, Kept: pass.Kept}
-		})
-	}
-	if len(pass.Failures) > 0 {
-		j.report(Event{Reason: "ApplyFailed", Commit: commit, Warning: true, Message: fmt.Sprintf("%s failed, first %v", count(len(pass.Failures)), pass.Failures[0])}, func(s *Status) {
-			s.Objects = objectsStatus(summary)
-			s.Phase, s.Message = PhaseDegraded, pass.Failures[0].Error()
-		})
-		return
-	}
-	applied := &AppliedStatus{Commit: commit, At: now, Took: now.Sub(j.started)}
-	change := func(s *Status) {
-		s.Objects = objectsStatus(summary)
-		if s.Applied == nil || s.Applied.Commit != commit {
-			s.Applied = applied
-		}
-		switch {
-		case pass.Guard != nil:
-			s.Phase, s.Message = PhaseDegraded, pass.Guard.Problem+"; "+pass.Guard.Remedy
-		case summary.Done():
-			s.ready(now.Sub(j.started))
-		default:
-			s.Phase, s.Message = PhaseWaitReady, ""
-		}
-	}
-	switch {
-	case pass.Guard != nil:
-		j.report(Event{Reason: "PruneGuarded", Commit: commit, Warning: true, Message: pass.Guard.Problem + "; " + pass.Guard.Remedy}, change)
-	case first:
-		j.report(Event{Reason: "Applied", Commit: commit, Message: fmt.Sprintf("applied commit %.12s: %s, %d sent, in %s", commit, count(summary.Total), pass.Sent, applied.Took.Round(time.Millisecond))}, change)
-	default:
-		j.board.update(change)
-	}
-}
-
-func (s *Status) ready(after time.Duration) {
-	s.Phase, s.Message = PhaseReady, ""
-	if s.Applied != nil && s.Applied.ReadyAfter == 0 {
-		s.Applied.ReadyAfter = after
-	}
-}
-
-// awaitHealth polls until all objects are healthy (true) or the time is over.
-func (j *job) awaitHealth(ctx context.Context) (bool, error) {
-	if j.lastPass.Guard != nil {
-		return false, nil //nolint:nilerr // a refusal is a result, which the status has already
-	}
-	began := time.Now()
-	for {
-		summary, err := j.health(ctx)
+		summary, err := j.sync(ctx)
 		if err != nil {
-			return false, err
+			return err
 		}
-		if summary.Done() {
-			j.becameReady(summary)
-			return true, nil
+		wait, wanted := j.next(summary)
+		var timer <-chan time.Time
+		if wanted {
+			timer = time.After(wait)
 		}
-		late := time.Since(began) > j.cfg.HealthTimeout
-		j.board.update(func(s *Status) {
-			s.Objects = objectsStatus(summary)
-			switch {
-			case len(summary.Failed) > 0:
-				s.Phase, s.Message = PhaseDegraded, summary.Failed[0].Error()
-			case late:
-				s.Phase, s.Message = PhaseDegraded, fmt.Sprintf("not healthy after %s: %v", j.cfg.HealthTimeout, summary.Pending[0])
-			default:
-				s.Phase, s.Message = PhaseWaitReady, summary.Pending[0].Error()
-			}
-		})
-		if late {
-			j.report(Event{Reason: "HealthTimeout", Commit: j.snapshot.Commit, Warning: true, Message: j.Status().Message}, nil)
-			return false, nil
+		if err := j.idle(ctx, timer); err != nil {
+			return err
 		}
-		wait := healthPollFast
-		if time.Since(began) > healthFastFor {
-			wait = healthPollSlow
-		}
-		if err := j.sleep(ctx, wait); err != nil {
-			return false, err
+		if err := j.awaitResumed(ctx); err != nil {
+			return err
 		}
 	}
 }
 
-func (j *job) becameReady(summary apply.Summary) {
-	after := time.Since(j.started)
-	change := func(s *Status) {
-		s.Objects = objectsStatus(summary)
-		s.ready(after)
+// prepare hands the wanted objects to the engine.
+func (j *job) prepare(ctx context.Context) error {
+	client, hub, err := j.cluster.get()
+	if err != nil {
+		return err
 	}
-	if j.Status().Phase == PhaseReady {
-		change = func(s *Status) { s.Objects = objectsStatus(summary) }
-		j.board.update(change)
-		return
+	if j.site.wantsFlux {
+		if err := j.definitions.EnsureDefinitions(ctx); err != nil {
+			return fmt.Errorf("%w: %w", apply.ErrUnavailable, err)
+		}
 	}
-	j.report(Event{Reason: "Ready", Commit: j.snapshot.Commit, Message: fmt.Sprintf("commit %.12s is healthy: %s", j.snapshot.Commit, count(summary.Total))}, change)
+	options := j.site.options
+	options.Name, options.Store = inventoryName, apply.ConfigMapStore(client, inventoryName)
+	options.Hub, options.Log = hub, j.log
+	options.Notify = func() { wake(j.moved) }
+	if j.engine == nil {
+		j.engine = apply.NewEngine(client, options)
+	} else {
+		j.engine.Configure(options)
+	}
+	return j.engine.Set(apply.Desired{Commit: j.snapshot.Commit, Objects: j.site.objects, AllowPrune: j.snapshot.allowsPrune})
 }
 
-func (j *job) health(ctx context.Context) (summary apply.Summary, err error) {
-	err = j.connected(ctx, func() error {
+// sync makes a pass over all objects, looks at their health, and reports both.
+func (j *job) sync(ctx context.Context) (apply.Summary, error) {
+	var pass *apply.Pass
+	var summary apply.Summary
+	err := j.connected(ctx, func(ctx context.Context) (err error) {
+		attempt := time.Now()
+		if pass, err = j.engine.Sync(ctx); err != nil {
+			return err
+		}
+		if j.began.IsZero() {
+			j.began = attempt
+		}
 		summary, err = j.engine.Health(ctx)
 		return err
 	})
-	return summary, err
+	if err != nil {
+		return summary, err
+	}
+	first := j.pass == nil || len(j.pass.Failures) > 0
+	j.pass = pass
+	j.reportDrift(pass)
+	j.reportPass(pass, summary, first)
+	if len(pass.Failures) == 0 && pass.Guard == nil {
+		j.reportHealth(summary)
+	}
+	j.ready()
+	return summary, nil
 }
 
-// refresh looks for drift; the next sync undoes it.
-func (j *job) refresh(ctx context.Context) error {
-	return j.connected(ctx, func() error {
-		drifted, err := j.engine.Refresh(ctx)
-		if len(drifted) > 0 {
-			j.report(Event{Reason: "Drift", Commit: j.snapshot.Commit, Message: fmt.Sprintf("%s changed in the cluster, setting back%s", count(len(drifted)), list(drifted))}, nil)
-		}
-		return err
-	})
+// next says how long to wait if nothing happens; false means for ever.
+func (j *job) next(summary apply.Summary) (time.Duration, bool) {
+	switch {
+	case len(j.pass.Failures) > 0:
+		return j.backoff(), true
+	case j.pass.Guard != nil, summary.Done(), j.late:
+		return 0, false
+	}
+	return j.healthLeft(), true
 }
 
-// idle waits until it is time to look again, or somebody asks.
-func (j *job) idle(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
+func (j *job) healthLeft() time.Duration {
+	return max(time.Until(j.began.Add(j.healthTimeout())), 10*time.Millisecond)
+}
+
+func (j *job) backoff() time.Duration {
+	d := jitter(j.retry)
+	j.retry = min(j.retry*2, objectRetryMax)
+	return d
+}
+
+// idle waits until something happens.
+func (j *job) idle(ctx context.Context, timer <-chan time.Time) error {
 	select {
-	case <-timer.C:
-		return nil
+	case <-timer:
+	case <-j.moved:
 	case <-j.applyNow:
-		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	return nil
 }
 
-func (j *job) sleep(ctx context.Context, d time.Duration) error {
+// pause waits for d, or until somebody asks or ready to go on is closed.
+func (j *job) pause(ctx context.Context, d time.Duration, on <-chan struct{}) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return nil
+	case <-on:
+	case <-j.applyNow:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	return nil
+}
+
+// awaitResumed waits while the sync is suspended.
+func (j *job) awaitResumed(ctx context.Context) error {
+	for j.isSuspended(&j.syncSuspended) {
+		j.ready()
+		select {
+		case <-j.applyNow:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 // connected calls do, again and again while the API server does not answer.
-func (j *job) connected(ctx context.Context, do func() error) error {
+func (j *job) connected(ctx context.Context, do func(context.Context) error) error {
 	began := time.Now()
 	var lastChange time.Time
-	for attempt := 0; ; attempt++ {
-		err := j.try(do)
+	for attempt := 1; ; attempt++ {
+		err := do(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -334,28 +273,31 @@ func (j *job) connected(ctx context.Context, do func() error) error {
 		if time.Since(began) > apiFastFor {
 			wait = apiRetrySlow
 		}
-		if attempt%20 == 19 {
-			// The kubeconfig may have been written anew, with another CA.
-			j.client = nil
+		if attempt%20 == 0 {
+			j.cluster.reload()
 		}
-		if err := j.sleep(ctx, wait); err != nil {
+		if err := sleep(ctx, wait); err != nil {
 			return err
 		}
 	}
 }
 
-func (j *job) try(do func() error) error {
-	if j.client == nil {
-		client, err := apply.Connect(j.cfg.Kubeconfig)
-		if err != nil {
-			return err
-		}
-		j.client = client
-		if j.engine != nil {
-			j.engine.Reconnect(client)
-		}
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	return do()
+}
+
+func (j *job) healthTimeout() time.Duration {
+	if j.cfg.HealthTimeout > 0 {
+		return j.cfg.HealthTimeout
+	}
+	return j.snapshot.settings.GitOps.HealthTimeout.Duration
 }
 
 func count(n int) string {

@@ -87,8 +87,8 @@ repository says, after checking who signed it.
 	)
 	root.AddCommand(
 		newUp(o), newDown(o),
-		newStatus(o), newEvents(o), newLogs(o), newReconcile(o), newKubeconfig(o),
-		newRepo(o), newImage(o),
+		newStatus(o), newHistory(o), newDiff(o), newEvents(o), newLogs(o), newReconcile(o), newKubeconfig(o),
+		newRepo(o), newVerify(o, settingsCheck, buildCheck), newTrust(o), newImage(o),
 		newVersion(o), newMan(), newAgent(), newKube(),
 	)
 	return root

@@ -11,6 +11,8 @@ import (
 
 	"github.com/bothy-os/bothy/agent"
 	"github.com/bothy-os/bothy/internal/supervise"
+	"github.com/bothy-os/bothy/reconciler"
+	"github.com/bothy-os/bothy/reconciler/endpoint"
 )
 
 func newStatus(o *options) *cobra.Command {
@@ -85,7 +87,18 @@ func printGit(w io.Writer, s style, st *agent.Status) {
 			source += fmt.Sprintf("\nunreachable since %s; the node goes on with what it has", ago(*g.Source.UnreachableSince))
 		}
 	}
+	if g.Source.Suspended {
+		source += "\n" + s.warn("fetching is suspended; `flux resume source git flux-system` goes on")
+	}
+	if len(g.Source.Sources) > 1 {
+		for _, from := range g.Source.Sources {
+			source += "\n" + sourceLine(s, from)
+		}
+	}
 	fields(w, s, "repository", source)
+	if e := g.Endpoint; e != nil {
+		fields(w, s, "endpoint", endpointLine(s, e))
+	}
 	if g.Accepted == nil {
 		fields(w, s, "accepted", s.warn("no commit yet"))
 	} else {
@@ -98,6 +111,9 @@ func printGit(w io.Writer, s style, st *agent.Status) {
 		fields(w, s, "applied", fmt.Sprintf("%s %s, in %s", short(g.Applied.Commit), ago(g.Applied.At), seconds(g.Applied.Took)))
 	}
 	workloads := fmt.Sprintf("%s: %d of %d objects ready", g.Phase, g.Objects.Ready, g.Objects.Total)
+	if g.Suspended {
+		workloads = s.warn("suspended") + ": changes are neither applied nor undone; `flux resume kustomization flux-system` goes on"
+	}
 	if g.Message != "" {
 		workloads += "\n" + g.Message
 	}
@@ -111,6 +127,30 @@ func printGit(w io.Writer, s style, st *agent.Status) {
 		workloads += "\n" + s.warn(f.ID.String()) + ": " + f.Problem
 	}
 	fields(w, s, "workloads", workloads)
+}
+
+// sourceLine is one of several places with the repository.
+func sourceLine(s style, from reconciler.SourceStatus) string {
+	line := fmt.Sprintf("%s: %s, read %s", from.URL, from.State, agoPointer(from.LastFetch))
+	if from.LastError != "" {
+		line += ", " + s.bad(from.LastError)
+	}
+	return line
+}
+
+// endpointLine says where the site can be pushed to.
+func endpointLine(s style, e *endpoint.Status) string {
+	if e.Address == "" {
+		return s.warn("not listening yet")
+	}
+	line := fmt.Sprintf("https://%s/git/site.git, certificate %s", e.Address, e.Fingerprint)
+	if !e.Pushable {
+		line = fmt.Sprintf("https://%s, for webhooks only, certificate %s", e.Address, e.Fingerprint)
+	}
+	if p := e.LastPush; p != nil {
+		line += fmt.Sprintf("\nlast push %s by %s: %s %s", ago(p.At), p.Who, short(p.Commit), p.Verdict)
+	}
+	return line
 }
 
 func stateText(c agent.ComponentStatus) string {

@@ -25,7 +25,8 @@ import (
 const firstFetchLimit = 10 * time.Second
 
 type upFlags struct {
-	name, repo, branch, path, trustRoot, credentials string
+	name, config                                     string
+	repo, branch, path, trustRoot, credentials, keys string
 	trustNone, noWait, isolated                      bool
 	interval, timeout                                time.Duration
 	images                                           []string
@@ -44,20 +45,26 @@ machine, changes no mount, and is reached at an address of its own. Everything
 it keeps is in the state directory. The repository and the trust root are
 remembered there, so that a later ` + "`bothy up`" + ` needs only --state.
 
+What has no flag (several sources, an endpoint that the site can be pushed to) is
+said in a boot configuration, --config FILE.
+
 Exit status 0 means: the node is Ready, the newest acceptable commit is applied
 and its workloads are healthy.`,
 		Example: `  bothy up --repo https://git.example.org/site.git --path clusters/default --trust-root root.yaml
+  bothy up --config boot.yaml
   bothy up --state /var/lib/bothy`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runUp(cmd, o, f) },
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&f.name, "name", "", "`name` of the node (default \"bothy\")")
+	fl.StringVar(&f.config, "config", "", "boot configuration `file`, in place of the flags about the repository and trust")
 	fl.StringVar(&f.repo, "repo", "", "`URL` of the repository: https://, ssh://, file:// or a path")
 	fl.StringVar(&f.branch, "branch", "main", "`branch` to follow")
 	fl.StringVar(&f.path, "path", "clusters/default", "`directory` of the site in the repository")
 	fl.DurationVar(&f.interval, "interval", 30*time.Second, "time between polls of the repository")
 	fl.StringVar(&f.credentials, "credentials", "", "`file` with credentials for the repository")
+	fl.StringVar(&f.keys, "decryption-keys", "", "`directory` of SOPS keys that open what the site's directory holds encrypted")
 	fl.StringVar(&f.trustRoot, "trust-root", "", "`file` with the trust root the first commit has to chain to")
 	fl.BoolVar(&f.trustNone, "trust-none", false, "accept commits that nobody signed")
 	fl.StringSliceVar(&f.images, "images", nil, "OCI layout `directory` to import images from (repeatable)")
@@ -65,6 +72,9 @@ and its workloads are healthy.`,
 	fl.BoolVar(&f.noWait, "no-wait", false, "return as soon as the node has started")
 	fl.DurationVar(&f.timeout, "timeout", 5*time.Minute, "how long to wait for the workloads")
 	cmd.MarkFlagsMutuallyExclusive("trust-root", "trust-none")
+	for _, name := range []string{"repo", "branch", "path", "interval", "credentials", "decryption-keys", "trust-root", "trust-none"} {
+		cmd.MarkFlagsMutuallyExclusive("config", name)
+	}
 	return cmd
 }
 
@@ -84,6 +94,9 @@ func runUp(cmd *cobra.Command, o *options, f *upFlags) error {
 		return err
 	}
 	if f.noWait {
+		if o.json() {
+			return printJSON(cmd.OutOrStdout(), upResult{Node: n.Name, NodeIP: n.Network.NodeAddress, Took: time.Since(started).Seconds()})
+		}
 		fmt.Fprintf(cmd.ErrOrStderr(), "node %s has started; see `bothy status --state %s`\n", n.Name, o.state)
 		return nil
 	}
@@ -127,6 +140,10 @@ func (f *upFlags) spec(state string) (*sandbox.Spec, error) {
 			spec.Name = kept.Name
 		}
 	}
+	if f.config != "" {
+		spec.BootConfig, err = f.givenConfig(spec.Name)
+		return spec, err
+	}
 	if f.repo == "" {
 		if _, err := os.Stat(filepath.Join(dir, "boot.yaml")); err != nil {
 			return nil, fmt.Errorf("no repository: %s has no node yet, so say which repository it runs, with --repo URL and --trust-root FILE (`bothy repo init` makes one)", state)
@@ -145,6 +162,22 @@ func keptNode(dir string) (*sandbox.Node, error) {
 	return n, err
 }
 
+// givenConfig reads the boot configuration that --config names.
+func (f *upFlags) givenConfig(name string) ([]byte, error) {
+	data, err := os.ReadFile(f.config)
+	if err != nil {
+		return nil, fmt.Errorf("read the boot configuration: %w", err)
+	}
+	b, err := v1alpha1.DecodeBootConfig(f.config, data)
+	if err != nil {
+		return nil, err
+	}
+	if b.MachineName == "" {
+		b.MachineName = name
+	}
+	return yaml.Marshal(b)
+}
+
 func (f *upFlags) bootConfig(name string, kept *sandbox.Node) ([]byte, error) {
 	b := v1alpha1.BootConfig{
 		TypeMeta:    v1alpha1.TypeMeta{APIVersion: v1alpha1.GroupVersion, Kind: "BootConfig"},
@@ -154,6 +187,13 @@ func (f *upFlags) bootConfig(name string, kept *sandbox.Node) ([]byte, error) {
 			Interval: v1alpha1.Duration{Duration: f.interval}, CredentialsFile: f.credentials,
 		},
 		Trust: v1alpha1.BootTrust{None: f.trustNone},
+	}
+	if f.keys != "" {
+		keys, err := filepath.Abs(f.keys)
+		if err != nil {
+			return nil, err
+		}
+		b.Decryption.KeysDirectory = keys
 	}
 	if f.trustRoot != "" {
 		data, err := os.ReadFile(f.trustRoot)
@@ -263,12 +303,12 @@ func (w *upWait) giveUp(ctx context.Context, st *agent.Status, cause error) erro
 type upResult struct {
 	Node       string             `json:"node"`
 	NodeIP     string             `json:"nodeIP"`
-	Kubeconfig string             `json:"kubeconfig"`
-	Commit     string             `json:"commit"`
-	Signer     string             `json:"signer"`
-	URLs       []string           `json:"urls"`
+	Kubeconfig string             `json:"kubeconfig,omitempty"`
+	Commit     string             `json:"commit,omitempty"`
+	Signer     string             `json:"signer,omitempty"`
+	URLs       []string           `json:"urls,omitempty"`
 	Took       float64            `json:"took"`
-	Milestones map[string]float64 `json:"milestones"`
+	Milestones map[string]float64 `json:"milestones,omitempty"`
 }
 
 func (o *options) summarise(cmd *cobra.Command, n *sandbox.Node, c *agent.Client, st *agent.Status, took time.Duration) error {

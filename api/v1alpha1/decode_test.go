@@ -42,6 +42,8 @@ func TestBadClusters(t *testing.T) {
 		{"empty", "# nothing\n", "c.yaml: is empty; write the document or delete the file"},
 		{"overlap", clusterHead + "spec:\n  network:\n    podCIDRs:\n    - 10.96.0.0/12\n", "c.yaml:6: spec.network.serviceCIDRs[0]: 10.96.0.0/16 overlaps the pod range 10.96.0.0/12; choose ranges that do not overlap"},
 		{"host bits", clusterHead + "spec:\n  network:\n    podCIDRs:\n    - 10.244.1.0/16\n", `c.yaml:8: spec.network.podCIDRs[0]: "10.244.1.0/16" has bits set beyond its prefix; write "10.244.0.0/16"`},
+		{"health timeout", clusterHead + "spec:\n  gitOps:\n    healthTimeout: 10ms\n", "c.yaml:7: spec.gitOps.healthTimeout: must be at least 1s, not 10ms; write a duration such as 5m"},
+		{"collector", clusterHead + "spec:\n  telemetry:\n    tracing:\n      endpoint: collector:4317\n", `c.yaml:8: spec.telemetry.tracing.endpoint: "collector:4317" is not the address of a collector; write https://host:4318`},
 		{"level", clusterHead + "spec:\n  security:\n    podSecurity:\n      enforce: strict\n", `c.yaml:8: spec.security.podSecurity.enforce: "strict" is not allowed; write one of privileged, baseline, restricted`},
 	} {
 		t.Run(c.name, func(t *testing.T) {

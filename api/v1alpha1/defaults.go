@@ -44,6 +44,7 @@ func (c *Cluster) Default() {
 	setDefault(&s.Node.MaxPods, 110)
 	setDefault(&s.Storage.Local.ClassName, "local")
 	setDefault(&s.Storage.Local.ReclaimPolicy, "Delete")
+	s.GitOps.setDefaults()
 }
 
 // Default fills in every setting that was left out.
@@ -62,6 +63,9 @@ func (b *BootConfig) Default() {
 	setDefault(&b.Repository.Interval.Duration, 30*time.Second)
 	if b.Trust.Root != nil {
 		b.Trust.Root.Default()
+	}
+	if b.Endpoint != nil {
+		b.Endpoint.Default()
 	}
 }
 

@@ -37,6 +37,8 @@ type ClusterSpec struct {
 	Security     SecuritySpec     `json:"security,omitempty"`
 	Node         NodeSpec         `json:"node,omitempty"`
 	Storage      StorageSpec      `json:"storage,omitempty"`
+	GitOps       GitOpsSpec       `json:"gitOps,omitempty"`
+	Telemetry    TelemetrySpec    `json:"telemetry,omitempty"`
 }
 
 // NetworkSpec is fixed at first boot: Kubernetes cannot renumber a cluster.
@@ -192,14 +194,37 @@ type TrustRoot struct {
 	Rules []Rule `json:"rules,omitempty"`
 }
 
-// Signer is one key that may sign.
+// Signer is one key, or one certified identity, that may sign.
 type Signer struct {
 	// Name is what status and rules call the signer.
 	Name string `json:"name"`
-	// Kind is ssh or openpgp.
+	// Kind is ssh, openpgp or x509.
 	Kind string `json:"kind"`
-	// PublicKey is an OpenSSH public key line, or an armored OpenPGP key.
-	PublicKey string `json:"publicKey"`
+	// PublicKey is an OpenSSH public key line, or an armored OpenPGP key. Not
+	// for x509.
+	PublicKey string `json:"publicKey,omitempty"`
+
+	// CertificateAuthorities are PEM certificates of the authorities that certify
+	// an x509 signer; self-signed ones are the anchors, others complete chains.
+	CertificateAuthorities string `json:"certificateAuthorities,omitempty"`
+	// TrustedRoot is a Sigstore trusted root (trusted_root.json): certificate
+	// authorities, transparency logs and time-stamp authorities in one document.
+	// It takes the place of CertificateAuthorities.
+	TrustedRoot string `json:"trustedRoot,omitempty"`
+	// Subject is the e-mail address or URI in the certificate. "*" stands for any
+	// characters but a slash, "**" for any characters. Without it every
+	// certificate of the authorities counts as this signer.
+	Subject string `json:"subject,omitempty"`
+	// Issuer is who vouched for the subject to a Sigstore authority, such as
+	// https://accounts.google.com.
+	Issuer string `json:"issuer,omitempty"`
+	// TransparencyLogKeys are PEM public keys of Rekor logs, and
+	// TimestampAuthorities PEM certificates of RFC 3161 services. With one of them
+	// (or a TrustedRoot) the time that they attest decides whether a certificate
+	// was valid; without, it must be valid at the commit's time and still.
+	TransparencyLogKeys  string `json:"transparencyLogKeys,omitempty"`
+	TimestampAuthorities string `json:"timestampAuthorities,omitempty"`
+
 	// NotBefore and NotAfter bound the validity of signatures, RFC 3339.
 	NotBefore *time.Time `json:"notBefore,omitempty"`
 	NotAfter  *time.Time `json:"notAfter,omitempty"`
@@ -228,20 +253,10 @@ type BootConfig struct {
 	Trust BootTrust `json:"trust"`
 	// Network is how this node reaches others.
 	Network BootNetwork `json:"network,omitempty"`
-}
-
-// RepositorySpec says where the cluster is described.
-type RepositorySpec struct {
-	// URL is https://, ssh://, file:// or an absolute path.
-	URL string `json:"url"`
-	// Branch to follow. Default main.
-	Branch string `json:"branch,omitempty"`
-	// Path of the site in the repository, e.g. clusters/default.
-	Path string `json:"path"`
-	// Interval between polls. Default 30s.
-	Interval Duration `json:"interval,omitempty"`
-	// CredentialsFile holds credentials, never the boot configuration itself.
-	CredentialsFile string `json:"credentialsFile,omitempty"`
+	// Endpoint is where the node can be pushed to; nil for not at all.
+	Endpoint *BootEndpoint `json:"endpoint,omitempty"`
+	// Decryption opens what the repository holds encrypted.
+	Decryption BootDecryption `json:"decryption,omitempty"`
 }
 
 // BootTrust is exactly one of a trust root or an explicit "none".

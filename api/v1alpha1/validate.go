@@ -3,7 +3,6 @@ package v1alpha1
 import (
 	"fmt"
 	"net/netip"
-	"net/url"
 	"path"
 	"regexp"
 	"slices"
@@ -41,6 +40,8 @@ func (c *Cluster) Validate() []*FieldError {
 		p.add("spec.storage.local.className", "use lower-case letters, digits and dashes", "%q is not a valid name", l.ClassName)
 	}
 	oneOf(&p, "spec.storage.local.reclaimPolicy", l.ReclaimPolicy, "Delete", "Retain")
+	c.Spec.GitOps.validate(&p)
+	c.Spec.Telemetry.Tracing.validate(&p)
 	return p
 }
 
@@ -193,9 +194,11 @@ func (r *TrustRoot) Validate() []*FieldError {
 			p.add(at+".name", "give each key its own signer name", "signer %q is listed twice", s.Name)
 		}
 		names[s.Name] = true
-		oneOf(&p, at+".kind", s.Kind, "ssh", "openpgp")
-		if strings.TrimSpace(s.PublicKey) == "" {
-			p.add(at+".publicKey", "paste the public key", "is empty")
+		oneOf(&p, at+".kind", s.Kind, "ssh", "openpgp", "x509")
+		if s.Kind == "x509" {
+			s.validateX509(&p, at)
+		} else {
+			s.validateKey(&p, at)
 		}
 		if s.NotBefore != nil && s.NotAfter != nil && !s.NotBefore.Before(*s.NotAfter) {
 			p.add(at+".notAfter", "", "is not after notBefore")
@@ -205,6 +208,55 @@ func (r *TrustRoot) Validate() []*FieldError {
 		rule.validate(&p, fmt.Sprintf("rules[%d]", i), names)
 	}
 	return p
+}
+
+func (s *Signer) validateKey(p *problems, at string) {
+	if strings.TrimSpace(s.PublicKey) == "" {
+		p.add(at+".publicKey", "paste the public key", "is empty")
+	}
+	for _, f := range s.x509Fields() {
+		if f.value != "" {
+			p.add(at+"."+f.name, "remove it, or write kind: x509", "is not for signers of kind %s", s.Kind)
+		}
+	}
+}
+
+func (s *Signer) validateX509(p *problems, at string) {
+	if s.PublicKey != "" {
+		p.add(at+".publicKey", "pin the certificate's issuer in certificateAuthorities", "is not for signers of kind x509")
+	}
+	if s.TrustedRoot == "" {
+		if strings.TrimSpace(s.CertificateAuthorities) == "" {
+			p.add(at+".certificateAuthorities", "paste the PEM certificate of the authority, or a Sigstore trustedRoot", "is empty")
+		}
+		return
+	}
+	for _, f := range s.x509Fields() {
+		switch f.name {
+		case "trustedRoot":
+		case "subject", "issuer":
+			if f.value == "" {
+				p.add(at+"."+f.name, "write whom a certificate must name", "is empty, but anybody can get a certificate of a Sigstore authority")
+			}
+		default:
+			if f.value != "" {
+				p.add(at+"."+f.name, "keep one of them", "cannot be given beside trustedRoot, which holds it")
+			}
+		}
+	}
+}
+
+type namedValue struct{ name, value string }
+
+func (s *Signer) x509Fields() []namedValue {
+	return []namedValue{
+		{"certificateAuthorities", s.CertificateAuthorities},
+		{"trustedRoot", s.TrustedRoot},
+		{"subject", s.Subject},
+		{"issuer", s.Issuer},
+		{"transparencyLogKeys", s.TransparencyLogKeys},
+		{"timestampAuthorities", s.TimestampAuthorities},
+	}
 }
 
 func (r *Rule) validate(p *problems, at string, names map[string]bool) {
@@ -235,7 +287,7 @@ func (b *BootConfig) Validate() []*FieldError {
 	if b.MachineName != "" && !dnsSubdomain.MatchString(b.MachineName) {
 		p.add("machineName", "use lower-case letters, digits and dashes", "%q is not a valid node name", b.MachineName)
 	}
-	b.Repository.validate(&p)
+	b.Repository.validate(&p, b.Endpoint.Pushable())
 	switch {
 	case b.Trust.Root == nil && !b.Trust.None:
 		p.add("trust", "give trust.root, or trust.none: true to accept commits that nobody signed", "no trust root is configured")
@@ -251,28 +303,11 @@ func (b *BootConfig) Validate() []*FieldError {
 			p.add("network.address", "", "%q is not an IP address", a)
 		}
 	}
+	if b.Endpoint != nil {
+		b.Endpoint.validate(&p)
+	}
+	b.Decryption.validate(&p)
 	return p
-}
-
-func (r *RepositorySpec) validate(p *problems) {
-	u, err := url.Parse(r.URL)
-	switch {
-	case r.URL == "":
-		p.add("repository.url", "say where the Git repository is", "is empty")
-	case strings.HasPrefix(r.URL, "/"):
-	case err != nil:
-		p.add("repository.url", "", "%q is not a URL", r.URL)
-	case u.Scheme == "http":
-		p.add("repository.url", "use https://, ssh:// or file://", "plain http is not accepted")
-	case !slices.Contains([]string{"https", "ssh", "file"}, u.Scheme):
-		p.add("repository.url", "use https://, ssh://, file:// or an absolute path", "scheme %q is not supported", u.Scheme)
-	case u.User != nil && u.Scheme == "https":
-		p.add("repository.url", "put credentials into repository.credentialsFile", "must not carry credentials")
-	}
-	if r.Path == "" || strings.HasPrefix(r.Path, "/") || path.Clean(r.Path) != r.Path || strings.HasPrefix(r.Path, "..") {
-		p.add("repository.path", `write the site's directory, such as "clusters/default"`, "%q is not a clean relative path", r.Path)
-	}
-	atLeast(p, "repository.interval", r.Interval.Duration, time.Second)
 }
 
 func oneOf(p *problems, field, value string, allowed ...string) {

@@ -16,6 +16,10 @@ const (
 	WrongNamespace Class = "wrong namespace"
 	// UnknownKey: a signature by a key that is not in the trust root.
 	UnknownKey Class = "unknown key"
+	// Untrusted: a certificate that no pinned authority issued.
+	Untrusted Class = "certificate not trusted"
+	// Untimed: a certificate's signature whose time nobody trusted attests.
+	Untimed Class = "no trusted time"
 	// Expired: a known key used outside its validity.
 	Expired Class = "expired"
 	// Revoked: a known key that its owner withdrew.

@@ -2,6 +2,7 @@ package signers
 
 import (
 	"bytes"
+	"crypto/x509"
 	"fmt"
 	"time"
 
@@ -15,17 +16,21 @@ import (
 const (
 	KindSSH     = "ssh"
 	KindOpenPGP = "openpgp"
+	KindX509    = "x509"
 )
 
 // Verified says who signed a commit.
 type Verified struct {
 	// Signer is the name in the trust root.
 	Signer string `json:"signer"`
-	// Kind is ssh or openpgp.
+	// Kind is ssh, openpgp or x509.
 	Kind string `json:"kind"`
-	// Fingerprint is "SHA256:…" for SSH, and the primary key's fingerprint in
-	// upper-case hexadecimal for OpenPGP.
+	// Fingerprint is "SHA256:…" for SSH, the primary key's fingerprint in
+	// upper-case hexadecimal for OpenPGP, and the SHA-256 of the certificate,
+	// written likewise, for x509.
 	Fingerprint string `json:"fingerprint"`
+	// Identity is whom an x509 certificate names, and by whose word.
+	Identity string `json:"identity,omitempty"`
 }
 
 // Keyring is the keys of one trust root. It does not change after NewKeyring
@@ -39,6 +44,7 @@ type key struct {
 	fingerprint string
 	ssh         ssh.PublicKey
 	pgp         *openpgp.Entity
+	x509        *certified
 }
 
 // NewKeyring parses the signers' public keys. Errors name the signer. Two
@@ -78,8 +84,10 @@ func parseKey(s v1alpha1.Signer) (*key, error) {
 		if err == nil {
 			k.fingerprint = openPGPFingerprint(k.pgp)
 		}
+	case KindX509:
+		k.x509, k.fingerprint, err = parseCertified(s)
 	default:
-		err = fmt.Errorf("unknown kind %q; use %s or %s", s.Kind, KindSSH, KindOpenPGP)
+		err = fmt.Errorf("unknown kind %q; use %s, %s or %s", s.Kind, KindSSH, KindOpenPGP, KindX509)
 	}
 	return k, err
 }
@@ -91,6 +99,7 @@ func parseKey(s v1alpha1.Signer) (*key, error) {
 func (r *Keyring) Verify(c *Commit, now time.Time) (*Verified, error) {
 	armor := bytes.TrimLeft(c.Signature, "\n")
 	var k *key
+	var cert *x509.Certificate
 	var err error
 	switch {
 	case len(armor) == 0:
@@ -100,7 +109,7 @@ func (r *Keyring) Verify(c *Commit, now time.Time) (*Verified, error) {
 	case bytes.HasPrefix(armor, []byte("-----BEGIN PGP SIGNATURE-----")):
 		k, err = r.verifyOpenPGP(c.Payload, armor, now)
 	case bytes.HasPrefix(armor, []byte("-----BEGIN SIGNED MESSAGE-----")):
-		return nil, &Error{Class: Unsupported, Problem: "has an x509 signature", Remedy: "sign with an SSH or OpenPGP key (git config gpg.format ssh)"}
+		k, cert, err = r.verifyX509(c, armor, now)
 	default:
 		return nil, &Error{Class: Malformed, Problem: "has a signature of unknown format", Remedy: signAgain}
 	}
@@ -113,7 +122,11 @@ func (r *Keyring) Verify(c *Commit, now time.Time) (*Verified, error) {
 	if err := k.validAt(c.CommitTime, "at the commit's time"); err != nil {
 		return nil, err
 	}
-	return &Verified{Signer: k.signer.Name, Kind: k.signer.Kind, Fingerprint: k.fingerprint}, nil
+	who := &Verified{Signer: k.signer.Name, Kind: k.signer.Kind, Fingerprint: k.fingerprint}
+	if cert != nil {
+		who.Fingerprint, who.Identity = certificateFingerprint(cert), describeCertificate(cert)
+	}
+	return who, nil
 }
 
 func (k *key) validAt(t time.Time, when string) error {

@@ -70,7 +70,7 @@ func TestParseCommitRefuses(t *testing.T) {
 	}
 }
 
-const alice = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAgVQPzI//DaaPeWkPR6jtja46NHIIJpuEErHgTi7LgR alice"
+const aliceKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAgVQPzI//DaaPeWkPR6jtja46NHIIJpuEErHgTi7LgR alice"
 
 func TestKeyringRefuses(t *testing.T) {
 	sign := func(name, kind, key string) v1alpha1.Signer {
@@ -80,12 +80,12 @@ func TestKeyringRefuses(t *testing.T) {
 		signers []v1alpha1.Signer
 		want    string
 	}{
-		"unknown kind":     {[]v1alpha1.Signer{sign("a", "x509", alice)}, `signer "a": unknown kind`},
+		"unknown kind":     {[]v1alpha1.Signer{sign("a", "pgp", aliceKey)}, `signer "a": unknown kind`},
 		"garbage":          {[]v1alpha1.Signer{sign("a", "ssh", "garbage")}, `signer "a": publicKey is not an OpenSSH public key`},
-		"options":          {[]v1alpha1.Signer{sign("a", "ssh", `command="x" `+alice)}, `has options`},
-		"two lines":        {[]v1alpha1.Signer{sign("a", "ssh", alice+"\n"+alice)}, `more than one key`},
-		"same name":        {[]v1alpha1.Signer{sign("a", "ssh", alice), sign("a", "ssh", alice)}, `listed twice`},
-		"same key":         {[]v1alpha1.Signer{sign("a", "ssh", alice), sign("b", "ssh", alice)}, `have the same key`},
+		"options":          {[]v1alpha1.Signer{sign("a", "ssh", `command="x" `+aliceKey)}, `has options`},
+		"two lines":        {[]v1alpha1.Signer{sign("a", "ssh", aliceKey+"\n"+aliceKey)}, `more than one key`},
+		"same name":        {[]v1alpha1.Signer{sign("a", "ssh", aliceKey), sign("a", "ssh", aliceKey)}, `listed twice`},
+		"same key":         {[]v1alpha1.Signer{sign("a", "ssh", aliceKey), sign("b", "ssh", aliceKey)}, `have the same key`},
 		"OpenPGP garbage":  {[]v1alpha1.Signer{sign("a", "openpgp", "garbage")}, `signer "a": publicKey is not an armored OpenPGP key`},
 		"DSA":              {[]v1alpha1.Signer{sign("a", "ssh", "ssh-dss AAAA x")}, `signer "a"`},
 		"RSA of 1024 bits": {[]v1alpha1.Signer{sign("a", "ssh", smallRSA)}, `at least 2048 bits`},
@@ -128,11 +128,11 @@ func FuzzParseCommit(f *testing.F) {
 
 // FuzzVerify gives the verifier arbitrary signatures; none may be accepted.
 func FuzzVerify(f *testing.F) {
-	ring, err := signers.NewKeyring([]v1alpha1.Signer{{Name: "alice", Kind: "ssh", PublicKey: alice}})
+	ring, err := signers.NewKeyring([]v1alpha1.Signer{{Name: "alice", Kind: "ssh", PublicKey: aliceKey}})
 	if err != nil {
 		f.Fatal(err)
 	}
-	pub, _, _, _, err := ssh.ParseAuthorizedKey([]byte(alice))
+	pub, _, _, _, err := ssh.ParseAuthorizedKey([]byte(aliceKey))
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -2,13 +2,18 @@
 // see the Makefile.
 package version
 
-import "runtime"
+import (
+	"runtime"
+	"time"
+)
 
 var (
 	// Version is the release or `git describe` of the build.
 	Version = "devel"
 	// Commit is the full Git commit of the build.
 	Commit = "unknown"
+	// built is the time of the commit, RFC 3339.
+	built = ""
 	// Kubernetes is the upstream version inside.
 	Kubernetes = "v1.37.1"
 )
@@ -28,4 +33,14 @@ func Get() Info {
 		Version: Version, Commit: Commit, Kubernetes: Kubernetes,
 		Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
 	}
+}
+
+// Built returns the time of the commit that the build was made from; zero if
+// that is not known.
+func Built() time.Time {
+	t, err := time.Parse(time.RFC3339, built)
+	if err != nil {
+		return time.Time{}
+	}
+	return t
 }

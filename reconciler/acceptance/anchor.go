@@ -18,7 +18,12 @@ import (
 // boot configuration is what vouches for this commit's trust root.
 func (v *Verifier) anchor(ctx context.Context, h *history, path []string, initial *root) (int, *signers.Verified, error) {
 	var newest error
-	for i, id := range path {
+	for n := range path {
+		i := n
+		if v.oldest {
+			i = len(path) - 1 - n
+		}
+		id := path[i]
 		if err := ctx.Err(); err != nil {
 			return 0, nil, err
 		}
@@ -81,7 +86,7 @@ func (v *Verifier) vouches(ctx context.Context, h *history, id string, c *signer
 
 func hasSay(r *root, signer, at string) bool {
 	for _, rule := range r.spec.Rules {
-		if covers(rule, at) {
+		if Covers(rule, at) {
 			for _, name := range rule.Signers {
 				if name == signer {
 					return true

@@ -20,12 +20,22 @@ type Objects interface {
 	Tree(id string) ([]mirror.Entry, error)
 }
 
-// history reads commits, trees and trust roots, each once.
+// history reads commits, trees and trust roots, and keeps those used lately. It
+// belongs to one goroutine.
 type history struct {
 	objects Objects
-	commits map[string]*signers.Commit
-	roots   map[string]*root // by blob id
+	commits *cache[*signers.Commit]
+	trees   *cache[[]mirror.Entry]
+	roots   *cache[*root] // by blob id
 }
+
+// The limits of the caches: commits by the bytes that were signed, trees by
+// their entries, trust roots by their number.
+const (
+	maxCommitBytes = 1 << 20
+	maxTreeEntries = 20_000
+	maxRoots       = 16
+)
 
 // root is a decoded trust root with its keys.
 type root struct {
@@ -37,30 +47,55 @@ type root struct {
 }
 
 func newHistory(objects Objects) *history {
-	return &history{objects: objects, commits: map[string]*signers.Commit{}, roots: map[string]*root{}}
+	return &history{
+		objects: objects,
+		commits: newCache[*signers.Commit](maxCommitBytes),
+		trees:   newCache[[]mirror.Entry](maxTreeEntries),
+		roots:   newCache[*root](maxRoots),
+	}
 }
 
 // commit reads and parses a commit. A malformed object is a *signers.Error.
 func (h *history) commit(id string) (*signers.Commit, error) {
-	if c := h.commits[id]; c != nil {
+	if c, ok := h.commits.get(id); ok {
 		return c, nil
 	}
-	raw, err := h.objects.Object(mirror.CommitObject, id)
+	c, err := readCommit(h.objects, id)
 	if err != nil {
 		return nil, err
 	}
-	c, err := signers.ParseCommit(raw)
-	if err != nil {
-		return nil, err
-	}
-	h.commits[id] = c
+	h.keep(id, c)
 	return c, nil
+}
+
+func (h *history) keep(id string, c *signers.Commit) {
+	h.commits.put(id, c, len(c.Payload)+len(c.Signature))
+}
+
+func readCommit(objects Objects, id string) (*signers.Commit, error) {
+	raw, err := objects.Object(mirror.CommitObject, id)
+	if err != nil {
+		return nil, err
+	}
+	return signers.ParseCommit(raw)
+}
+
+func (h *history) tree(id string) ([]mirror.Entry, error) {
+	if entries, ok := h.trees.get(id); ok {
+		return entries, nil
+	}
+	entries, err := h.objects.Tree(id)
+	if err != nil {
+		return nil, err
+	}
+	h.trees.put(id, entries, 1+len(entries))
+	return entries, nil
 }
 
 // lookup finds the entry at path below tree; nil if there is none.
 func (h *history) lookup(tree, path string) (*mirror.Entry, error) {
 	name, rest, deeper := strings.Cut(path, "/")
-	entries, err := h.objects.Tree(tree)
+	entries, err := h.tree(tree)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +129,7 @@ func (h *history) rootAt(c *signers.Commit) (*root, error) {
 	if !e.Regular() {
 		return nil, fmt.Errorf("has a %s that is not a regular file", RootPath)
 	}
-	if r := h.roots[e.ID]; r != nil {
+	if r, ok := h.roots.get(e.ID); ok {
 		return r, r.err
 	}
 	data, err := h.objects.Object(mirror.BlobObject, e.ID)
@@ -104,17 +139,17 @@ func (h *history) rootAt(c *signers.Commit) (*root, error) {
 	spec, err := v1alpha1.DecodeTrustRoot(RootPath, data)
 	if err != nil {
 		err = fmt.Errorf("has an unusable trust root: %w", err)
-		h.roots[e.ID] = &root{err: err}
+		h.roots.put(e.ID, &root{err: err}, 1)
 		return nil, err
 	}
 	r, err := newRoot(spec)
 	if err != nil {
 		err = fmt.Errorf("has an unusable trust root: %s: %w", RootPath, err)
-		h.roots[e.ID] = &root{err: err}
+		h.roots.put(e.ID, &root{err: err}, 1)
 		return nil, err
 	}
 	r.yaml = data
-	h.roots[e.ID] = r
+	h.roots.put(e.ID, r, 1)
 	return r, nil
 }
 
@@ -133,7 +168,9 @@ func canonical(spec *v1alpha1.TrustRoot) string {
 	c.Signers = append([]v1alpha1.Signer(nil), spec.Signers...)
 	for i := range c.Signers {
 		s := &c.Signers[i]
-		s.PublicKey = strings.TrimSpace(s.PublicKey)
+		for _, text := range []*string{&s.PublicKey, &s.CertificateAuthorities, &s.TrustedRoot, &s.TransparencyLogKeys, &s.TimestampAuthorities} {
+			*text = strings.TrimSpace(*text)
+		}
 		if s.NotBefore != nil {
 			t := s.NotBefore.UTC()
 			s.NotBefore = &t

@@ -7,24 +7,25 @@ import (
 	"strings"
 
 	"github.com/bothy-os/bothy/api/v1alpha1"
-	"github.com/bothy-os/bothy/internal/signers"
 )
 
-// checkRules refuses changes that the signer of a commit may not make. A path
-// may be changed if at least one rule that covers it is satisfied; without
-// rules every signer may change everything.
-func (s *step) checkRules(ctx context.Context, changes []change) error {
+// checkRules refuses changes that the signer of a commit may not make, and
+// notes which rules allow the others. A path may be changed if at least one rule
+// that covers it is satisfied; without rules every signer may change everything.
+func (s *step) checkRules(ctx context.Context) error {
 	rules := s.root.spec.Rules
 	if len(rules) == 0 {
 		return nil
 	}
-	for _, ch := range changes {
-		allowed, needsMore, err := s.allowed(ctx, rules, ch)
+	uses := make([]RuleUse, len(rules))
+	for _, ch := range s.changes {
+		v, err := s.judge(ctx, rules, ch)
 		switch {
 		case err != nil:
 			return err
-		case allowed:
-		case needsMore:
+		case v.allowed:
+			uses[v.rule].count(v.coSigners)
+		case v.needsMore:
 			return breach(RuleThreshold, s.id, s.commit,
 				"have another signer commit the change on a branch, and merge it with a signed merge commit (git merge --no-ff -S)",
 				"changes %s, which needs two signers, but only %q signed it", ch.Path, s.signer.Signer)
@@ -33,49 +34,71 @@ func (s *step) checkRules(ctx context.Context, changes []change) error {
 				"changes %s, which %q may not change", ch.Path, s.signer.Signer)
 		}
 	}
+	for i, u := range uses {
+		if u.Files > 0 {
+			u.Rule, u.Paths, u.Signers, u.Threshold = i, rules[i].Paths, rules[i].Signers, rules[i].Threshold
+			s.uses = append(s.uses, u)
+		}
+	}
 	return nil
 }
 
-// allowed reports whether one of the rules is satisfied, or else whether one
-// lacks only further signers.
-func (s *step) allowed(ctx context.Context, rules []v1alpha1.Rule, ch change) (ok, needsMore bool, err error) {
-	for _, rule := range rules {
-		if !covers(rule, ch.Path) {
+func (u *RuleUse) count(coSigners []string) {
+	u.Files++
+	for _, name := range coSigners {
+		if !slices.Contains(u.CoSigners, name) {
+			u.CoSigners = append(u.CoSigners, name)
+		}
+	}
+}
+
+// verdict is what the rules say about one changed file.
+type verdict struct {
+	// allowed says that rule is satisfied, with the help of coSigners.
+	allowed   bool
+	rule      int
+	coSigners []string
+	// needsMore says that a rule lacks only further signers.
+	needsMore bool
+}
+
+func (s *step) judge(ctx context.Context, rules []v1alpha1.Rule, ch change) (verdict, error) {
+	var v verdict
+	for i, rule := range rules {
+		// The signer of the commit must be one of the rule's: a stranger's merge
+		// does not become a reviewed one by what it merges.
+		if !Covers(rule, ch.Path) {
 			continue
 		}
-		count := 0
-		if slices.Contains(rule.Signers, s.signer.Signer) {
-			count++
-		}
-		if count >= rule.Threshold {
-			return true, false, nil
+		named := slices.Contains(rule.Signers, s.signer.Signer)
+		if named && rule.Threshold < 2 {
+			return verdict{allowed: true, rule: i}, nil
 		}
 		if rule.Threshold < 2 {
 			continue
 		}
-		authors, err := s.authors(ctx, ch)
+		made, err := s.contributors(ctx)
 		if err != nil {
-			return false, false, err
+			return v, err
 		}
-		for author := range authors {
-			if author != s.signer.Signer && slices.Contains(rule.Signers, author) {
-				count++
+		var others []string
+		for _, name := range made[ch] {
+			if name != s.signer.Signer && slices.Contains(rule.Signers, name) {
+				others = append(others, name)
 			}
 		}
-		// The signer of the merge must be one of the rule's: a stranger's merge
-		// does not become a reviewed one by what it merges.
-		if count >= rule.Threshold && slices.Contains(rule.Signers, s.signer.Signer) {
-			return true, false, nil
+		if named && 1+len(others) >= rule.Threshold {
+			return verdict{allowed: true, rule: i, coSigners: others}, nil
 		}
-		needsMore = needsMore || count > 0
+		v.needsMore = v.needsMore || named || len(others) > 0
 	}
-	return false, needsMore, nil
+	return v, nil
 }
 
 func (s *step) whoMay(rules []v1alpha1.Rule, at string) string {
 	var names []string
 	for _, rule := range rules {
-		if covers(rule, at) {
+		if Covers(rule, at) {
 			names = append(names, rule.Signers...)
 		}
 	}
@@ -87,59 +110,10 @@ func (s *step) whoMay(rules []v1alpha1.Rule, at string) string {
 	return "leave the change to " + strings.Join(names, " or ") + ", or extend the rules in trust/root.yaml"
 }
 
-// authors returns the signers of the commits merged by this commit that gave
-// the changed file its present content. Only the commit that made the content
-// counts: whoever signed another change on the same branch did not review it.
-func (s *step) authors(ctx context.Context, ch change) (map[string]bool, error) {
-	merged, err := s.mergedCommits(ctx)
-	if err != nil {
-		return nil, err
-	}
-	out := map[string]bool{}
-	for _, m := range merged {
-		made, err := s.gave(m.commit, ch)
-		if err != nil {
-			return nil, err
-		}
-		if made {
-			out[m.signer.Signer] = true
-		}
-	}
-	return out, nil
-}
-
-// gave reports whether the commit's own change made the file what it is.
-func (s *step) gave(c *signers.Commit, ch change) (bool, error) {
-	now, err := s.contentAt(c.Tree, ch.Path)
-	if err != nil || now != ch.What {
-		return false, err
-	}
-	for _, parent := range c.Parents {
-		p, err := s.h.commit(parent)
-		if err != nil {
-			return false, err
-		}
-		before, err := s.contentAt(p.Tree, ch.Path)
-		if err != nil {
-			return false, err
-		}
-		if before == ch.What {
-			return false, nil
-		}
-	}
-	return true, nil
-}
-
-func (s *step) contentAt(tree, at string) (string, error) {
-	e, err := s.h.lookup(tree, at)
-	if err != nil || e == nil || treeID(*e) != "" {
-		return "", err
-	}
-	return content(*e), nil
-}
-
-// covers reports whether one of the rule's patterns matches the path.
-func covers(rule v1alpha1.Rule, at string) bool {
+// Covers reports whether one of the rule's patterns matches the path: * and ?
+// stay within one element, ** stands for any number of elements, and a trailing
+// slash for everything below.
+func Covers(rule v1alpha1.Rule, at string) bool {
 	return slices.ContainsFunc(rule.Paths, func(pattern string) bool { return matchPath(pattern, at) })
 }
 

@@ -15,40 +15,39 @@ import (
 type step struct {
 	h      *history
 	id     string
+	at     int // place on the path, 0 is the tip
 	commit *signers.Commit
-	parent string
+	parent *signers.Commit
 	root   *root // of the parent
 	now    time.Time
+	// line gives the mainline, which only merges under a threshold need.
+	line func() (*mainline, error)
 
-	signer *signers.Verified
-	merged []mergedCommit
-	walked bool
+	// What check found out, as far as it got.
+	signer  *signers.Verified
+	changes []change
+	uses    []RuleUse
+	next    *root
+	made    map[change][]string
 }
 
-type mergedCommit struct {
-	commit *signers.Commit
-	signer *signers.Verified
-}
-
-// check returns the trust root in force after the commit. Errors are refusals,
-// or come from reading objects.
-func (s *step) check(ctx context.Context) (*root, error) {
+// check judges the commit, whose signature was looked at before, and finds the
+// trust root in force after it. Errors are refusals, or come from reading
+// objects.
+func (s *step) check(ctx context.Context, who *signers.Verified, bad error) error {
+	if bad != nil {
+		return signatureBreach(s.id, s.commit, bad)
+	}
+	s.signer = who
 	var err error
-	if s.signer, err = s.root.ring.Verify(s.commit, s.now); err != nil {
-		return nil, signatureBreach(s.id, s.commit, err)
+	if s.changes, err = s.h.diff(ctx, s.parent.Tree, s.commit.Tree); err != nil {
+		return treeBreach(s.id, s.commit, err)
 	}
-	parent, err := s.h.commit(s.parent)
-	if err != nil {
-		return nil, err
+	if err := s.checkRules(ctx); err != nil {
+		return err
 	}
-	changes, err := s.h.diff(ctx, parent.Tree, s.commit.Tree)
-	if err != nil {
-		return nil, treeBreach(s.id, s.commit, err)
-	}
-	if err := s.checkRules(ctx, changes); err != nil {
-		return nil, err
-	}
-	return s.nextRoot()
+	s.next, err = s.nextRoot()
+	return err
 }
 
 // nextRoot reads the root that the commit leaves in force.
@@ -63,42 +62,6 @@ func (s *step) nextRoot() (*root, error) {
 			"sets the version of %s back from %d to %d", RootPath, s.root.spec.Version, next.spec.Version)
 	}
 	return next, nil
-}
-
-// maxMerged bounds the commits that one merge may bring.
-const maxMerged = 10_000
-
-// mergedCommits lists the signed commits that this merge brings to the
-// first-parent path.
-func (s *step) mergedCommits(ctx context.Context) ([]mergedCommit, error) {
-	if s.walked || len(s.commit.Parents) < 2 {
-		return s.merged, nil
-	}
-	known, err := s.h.ancestors(ctx, s.parent)
-	if err != nil {
-		return nil, err
-	}
-	seen := map[string]bool{}
-	for queue := append([]string(nil), s.commit.Parents[1:]...); len(queue) > 0; {
-		id := queue[0]
-		queue = queue[1:]
-		if known[id] || seen[id] {
-			continue
-		}
-		if seen[id] = true; len(seen) > maxMerged {
-			return nil, breach(RuleThreshold, s.id, s.commit, "merge smaller branches", "merges more than %d commits", maxMerged)
-		}
-		c, err := s.h.commit(id)
-		if err != nil {
-			return nil, err
-		}
-		queue = append(queue, c.Parents...)
-		if who, err := s.root.ring.Verify(c, s.now); err == nil {
-			s.merged = append(s.merged, mergedCommit{commit: c, signer: who})
-		}
-	}
-	s.walked = true
-	return s.merged, nil
 }
 
 // ancestors returns id and everything reachable from it.

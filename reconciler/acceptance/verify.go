@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/bothy-os/bothy/api/v1alpha1"
@@ -33,15 +35,17 @@ type Accepted struct {
 	// nil if the boot configuration trusts everybody.
 	Root     *v1alpha1.TrustRoot
 	RootYAML []byte
-	// Path lists the commits from ID back to, but without, the last accepted
-	// one, or to the first commit of the chain.
-	Path []*signers.Commit
+	// Commits counts the commits from ID back to, but without, the last accepted
+	// one, or the one that the chain starts with.
+	Commits int
 }
 
 // Verifier applies the rules.
 type Verifier struct {
 	objects Objects
 	now     func() time.Time
+	report  func(Step)
+	oldest  bool
 }
 
 // NewVerifier makes a verifier that reads objects. now is the time at which
@@ -49,6 +53,11 @@ type Verifier struct {
 func NewVerifier(objects Objects, now func() time.Time) *Verifier {
 	return &Verifier{objects: objects, now: now}
 }
+
+// FromOldest makes a chain without a last accepted commit start at the oldest
+// commit that could be its anchor, instead of the newest: the whole history is
+// judged, not only what a new machine needs.
+func (v *Verifier) FromOldest() { v.oldest = true }
 
 // Verify decides about the commit tip. last is nil at first boot. An error is
 // a *[Refusal], or comes from reading objects ([mirror.ErrCorrupt] …) or ctx.
@@ -71,7 +80,7 @@ func (v *Verifier) verify(ctx context.Context, h *history, tip string, last *Poi
 		return nil, err
 	}
 	if initial.None {
-		return v.unverified(h, path, last)
+		return v.unverified(ctx, h, path, last)
 	}
 	if initial.Root == nil {
 		return nil, breach(RuleTrustRoot, tip, nil, "give the boot configuration trust.root, or trust.none: true to accept commits that nobody signed", "cannot be trusted: no trust root is configured")
@@ -140,21 +149,23 @@ func (v *Verifier) notDescended(ctx context.Context, h *history, tip, last strin
 }
 
 // unverified accepts a path on a machine that was told to trust everybody.
-func (v *Verifier) unverified(h *history, path []string, last *Point) (*Accepted, error) {
+func (v *Verifier) unverified(ctx context.Context, h *history, path []string, last *Point) (*Accepted, error) {
 	c, err := h.commit(path[0])
 	if err != nil {
 		return nil, objectBreach(path[0], err)
 	}
-	upTo := len(path)
+	commits := len(path)
 	if last != nil {
-		for i, id := range path {
-			if id == last.Commit {
-				upTo = i
-			}
+		if i := slices.Index(path, last.Commit); i >= 0 {
+			commits = i
 		}
 	}
-	got := &Accepted{ID: path[0], Commit: c}
-	return got, got.addPath(h, path[:upTo])
+	if v.report != nil {
+		if err := v.explainUnverified(ctx, h, path, commits); err != nil {
+			return nil, err
+		}
+	}
+	return &Accepted{ID: path[0], Commit: c, Commits: commits}, nil
 }
 
 func (v *Verifier) fromLast(ctx context.Context, h *history, path []string) (*Accepted, error) {
@@ -179,47 +190,51 @@ func (v *Verifier) fromAnchor(ctx context.Context, h *history, path []string, la
 	if err != nil {
 		return nil, err
 	}
+	c, err := h.commit(path[at])
+	if err != nil {
+		return nil, objectBreach(path[at], err)
+	}
+	if err := v.explainAnchor(ctx, h, path[at], c, start, who); err != nil {
+		return nil, err
+	}
 	return v.walk(ctx, h, path, at, start, who)
 }
 
 // walk checks every commit after path[base] up to the tip.
 func (v *Verifier) walk(ctx context.Context, h *history, path []string, base int, start *root, signer *signers.Verified) (*Accepted, error) {
-	current := start
+	parent, err := h.commit(path[base])
+	if err != nil {
+		return nil, objectBreach(path[base], err)
+	}
+	current, now := start, v.now()
+	line := sync.OnceValues(func() (*mainline, error) { return newMainline(h, path) })
+	ahead := v.newReadAhead(ctx, path[:base], start.ring)
+	defer ahead.close()
 	for i := base - 1; i >= 0; i-- {
-		c, err := h.commit(path[i])
+		got, err := ahead.next(ctx)
 		if err != nil {
 			return nil, objectBreach(path[i], err)
 		}
-		s := &step{h: h, id: path[i], commit: c, parent: path[i+1], root: current, now: v.now()}
-		if current, err = s.check(ctx); err != nil {
+		if got.ring != current.ring {
+			got.signer, got.bad = current.ring.Verify(got.commit, now)
+		}
+		h.keep(path[i], got.commit)
+		s := &step{h: h, id: path[i], at: i, commit: got.commit, parent: parent, root: current, now: now, line: line}
+		err = s.check(ctx, got.signer, got.bad)
+		v.explain(s, err)
+		if err != nil {
 			return nil, err
 		}
-		signer = s.signer
+		current, signer, parent = s.next, s.signer, got.commit
 	}
-	c, err := h.commit(path[0])
+	in, err := h.rootAt(parent)
 	if err != nil {
-		return nil, objectBreach(path[0], err)
-	}
-	in, err := h.rootAt(c)
-	if err != nil {
-		return nil, rootBreach(path[0], c, err)
+		return nil, rootBreach(path[0], parent, err)
 	}
 	if in.canon != current.canon {
 		return nil, fmt.Errorf("verify commit %s: its trust root is not the one the chain ends with", short(path[0]))
 	}
-	got := &Accepted{ID: path[0], Commit: c, Signer: signer, Root: in.spec, RootYAML: in.yaml}
-	return got, got.addPath(h, path[:base])
-}
-
-func (a *Accepted) addPath(h *history, path []string) error {
-	for _, id := range path {
-		c, err := h.commit(id)
-		if err != nil {
-			return objectBreach(id, err)
-		}
-		a.Path = append(a.Path, c)
-	}
-	return nil
+	return &Accepted{ID: path[0], Commit: parent, Signer: signer, Root: in.spec, RootYAML: in.yaml, Commits: base}, nil
 }
 
 var _ Objects = (*mirror.Mirror)(nil)

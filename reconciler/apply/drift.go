@@ -1,107 +1,128 @@
 package apply
 
 import (
-	"context"
-	"errors"
-	"fmt"
+	"slices"
+	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 )
 
-// Refresh looks for objects that somebody changed or deleted, so that the next
-// Sync sends them again, and for those whose health may have changed. It costs
-// one list of metadata per kind; an object whose resource version is the known
-// one costs nothing more. It returns the objects that drifted.
-func (e *Engine) Refresh(ctx context.Context) ([]ID, error) {
-	kinds := map[schema.GroupVersionKind][]*object{}
-	for _, o := range e.objects {
-		if o.uid != "" && o.failure == nil {
-			kinds[o.id.gvk()] = append(kinds[o.id.gvk()], o)
-		}
-	}
-	var drifted []ID
-	for gvk, objects := range kinds {
-		live, err := e.listMetadata(ctx, gvk)
-		if err != nil {
-			return nil, err
-		}
-		for _, o := range objects {
-			moved, err := e.compare(ctx, o, live[o.id.key()])
-			if err != nil {
-				return nil, err
-			}
-			if moved {
-				drifted = append(drifted, o.id)
-			}
-		}
-	}
-	return drifted, nil
+// What somebody did to an object: the values of Drift.Action.
+const (
+	DriftChanged = "changed"
+	DriftDeleted = "deleted"
+)
+
+// Drift is a change by somebody else that was undone.
+type Drift struct {
+	ID     ID     `json:"object"`
+	Action string `json:"action"`
+	// Manager and Operation (Apply or Update) say who changed it, as far as the
+	// API server recorded it: of a deletion nothing is, and of a removed field
+	// seldom.
+	Manager   string `json:"manager,omitempty"`
+	Operation string `json:"operation,omitempty"`
+	// Time is when the change was made, in seconds, or noticed if that is not
+	// known.
+	Time time.Time `json:"time"`
+	// Fields are the paths that were changed, such as .spec.replicas; at most
+	// maxFields.
+	Fields []string `json:"fields,omitempty"`
+	// UndoneAfter is the time from being noticed to being undone.
+	UndoneAfter time.Duration `json:"undoneAfter"`
+	// Undone counts how often the object was set back within fightWindow. From
+	// fightAfter on the engine takes its time; see Fight.
+	Undone int `json:"undone"`
 }
 
-// compare takes note of what happened to one object. Status changes move the
-// resource version but not the generation; kinds without a generation are taken
-// for drifted whenever they changed, which costs one apply that changes nothing.
-func (e *Engine) compare(ctx context.Context, o *object, live *metav1.PartialObjectMetadata) (bool, error) {
+const (
+	// recentDrifts are kept for display.
+	recentDrifts = 50
+	maxFields    = 20
+)
+
+// driftLog counts drift and keeps the newest.
+type driftLog struct {
+	total  int
+	recent []Drift
+}
+
+func (l *driftLog) add(d Drift) {
+	l.total++
+	if len(l.recent) == recentDrifts {
+		l.recent = append(l.recent[:0], l.recent[1:]...)
+	}
+	l.recent = append(l.recent, d)
+}
+
+// Drifts returns how often drift was undone since the engine was made, and the
+// newest of it, oldest first.
+func (e *Engine) Drifts() (total int, recent []Drift) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.drifts.total, slices.Clone(e.drifts.recent)
+}
+
+// describe says what happened to an object, from what was noticed and from the
+// managed fields after it was set back. pure says that the object was set back
+// to what it was, and nothing else changed.
+func (n *notice) describe(id ID, created, pure bool, after []metav1.ManagedFieldsEntry) *Drift {
+	d := &Drift{ID: id, Action: DriftChanged, Time: n.at, UndoneAfter: time.Since(n.at)}
+	if created {
+		d.Action = DriftDeleted
+		return d
+	}
+	lost := fieldsOf(ourEntry(after)).Difference(fieldsOf(ourEntry(n.entries)))
+	by, taken := author(n.entries, lost)
 	switch {
-	case live == nil || live.UID != o.uid:
-		o.uid, o.health = "", health{State: Unknown, Message: "was deleted by somebody else"}
-		return true, nil
-	case live.ResourceVersion == o.resourceVersion:
-		return false, nil
-	case live.Generation == 0 || live.Generation != o.generation || live.Labels[InventoryLabel] != e.name || o.metadataDiffers(live):
-		o.uid = ""
-		return true, nil
+	case by == nil && lost.Empty():
+		// Somebody applied it under our name: another inventory.
+		by = ourEntry(n.entries)
+	case taken.Empty() && pure:
+		taken = lost // removed, so that nobody owns them
 	}
-	return false, e.look(ctx, o)
+	if by != nil {
+		d.Manager, d.Operation = by.Manager, string(by.Operation)
+		if by.Time != nil {
+			d.Time = by.Time.Time
+		}
+	}
+	d.Fields = names(taken)
+	return d
 }
 
-// metadataDiffers reports whether a label or annotation from Git is not on the
-// live object; metadata does not count for the generation.
-func (o *object) metadataDiffers(live *metav1.PartialObjectMetadata) bool {
-	want, err := o.metadata()
-	if err != nil {
-		return true
-	}
-	for key, value := range want.Labels {
-		if live.Labels[key] != value {
-			return true
+// author finds the newest entry that owns one of the lost fields, or fields that
+// are not to be there at all, and these fields.
+func author(entries []metav1.ManagedFieldsEntry, lost *fieldpath.Set) (by *metav1.ManagedFieldsEntry, taken *fieldpath.Set) {
+	taken = &fieldpath.Set{}
+	for i := range entries {
+		entry := &entries[i]
+		if isOurs(entry) {
+			continue
+		}
+		fields := fieldsOf(entry)
+		if !isUsurper(entry) {
+			fields = fields.Intersection(lost)
+		}
+		if fields.Empty() {
+			continue
+		}
+		taken = taken.Union(fields)
+		if by == nil || entry.Time != nil && by.Time.Before(entry.Time) {
+			by = entry
 		}
 	}
-	for key, value := range want.Annotations {
-		if live.Annotations[key] != value {
-			return true
-		}
-	}
-	return false
+	return by, taken
 }
 
-func (e *Engine) listMetadata(ctx context.Context, gvk schema.GroupVersionKind) (map[ID]*metav1.PartialObjectMetadata, error) {
-	out := map[ID]*metav1.PartialObjectMetadata{}
-	r, err := e.client.resourceOf(ctx, gvk)
-	if errors.Is(err, errNoKind) {
-		return out, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	options := metav1.ListOptions{LabelSelector: InventoryLabel + "=" + e.name, Limit: 500}
-	for {
-		list, err := e.client.metadata.Resource(r.GroupVersionResource).List(ctx, options)
-		if apierrors.IsNotFound(err) {
-			e.client.forget()
-			return out, nil
+// names lists the leaves of a set of fields.
+func names(set *fieldpath.Set) []string {
+	var out []string
+	set.Leaves().Iterate(func(p fieldpath.Path) {
+		if len(out) < maxFields {
+			out = append(out, p.String())
 		}
-		if err != nil {
-			return nil, fmt.Errorf("look for drift of %s: %w", gvk.Kind, unavailable(err))
-		}
-		for i := range list.Items {
-			item := &list.Items[i]
-			out[ID{Group: gvk.Group, Kind: gvk.Kind, Namespace: item.Namespace, Name: item.Name}] = item
-		}
-		if options.Continue = list.Continue; options.Continue == "" {
-			return out, nil
-		}
-	}
+	})
+	return out
 }

@@ -3,8 +3,8 @@ package apply_test
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -20,13 +20,15 @@ import (
 // cluster is a fake API server with an engine.
 type cluster struct {
 	*fakeapi.Server
-	t      *testing.T
-	engine *apply.Engine
-	allow  bool
+	t       *testing.T
+	client  *apply.Client
+	engine  *apply.Engine
+	options apply.Options
+	allow   bool
 }
 
 func newCluster(t *testing.T) *cluster {
-	c := &cluster{Server: fakeapi.New(t), t: t}
+	c := &cluster{Server: fakeapi.New(t), t: t, options: apply.Options{Prune: true, Guard: true, Wait: true}}
 	c.restart()
 	return c
 }
@@ -38,7 +40,12 @@ func (c *cluster) restart() {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	c.engine = apply.NewEngine(client, "site", slog.New(slog.DiscardHandler))
+	if c.engine != nil {
+		c.engine.Close()
+	}
+	c.client = client
+	c.options.Name, c.options.Store = "site", apply.ConfigMapStore(client, "site")
+	c.engine = apply.NewEngine(client, c.options)
 }
 
 func objects(t *testing.T, docs ...string) []*unstructured.Unstructured {
@@ -227,6 +234,30 @@ func TestPruneGuards(t *testing.T) {
 	c.set("6")
 	c.sync()
 	c.wants()
+}
+
+func TestObjectsOfUnfinishedCommitsDoNotCountForTheGuard(t *testing.T) {
+	c := newCluster(t)
+	c.set("1", configMap("a", "1"), configMap("b", "1"))
+	c.sync()
+	c.Refuse(func(_, path string, _ map[string]any) *metav1.Status {
+		if path == cmB {
+			return &metav1.Status{Code: 403, Reason: metav1.StatusReasonForbidden, Message: "not now"}
+		}
+		return nil
+	})
+	for i := range 5 {
+		n := strconv.Itoa(i)
+		c.set(n, configMap("a", "1"), configMap("b", "2"), configMap("x"+n, "1"))
+		if pass := c.sync(); len(pass.Failures) != 1 {
+			t.Fatalf("commit %s: %+v", n, pass)
+		}
+	}
+	c.Refuse(nil)
+	if pass := c.sync(); pass.Guard != nil || len(pass.Pruned) != 4 {
+		t.Fatalf("after the cause was removed: %+v", pass)
+	}
+	c.wants(cmA, cmB, "/api/v1/namespaces/default/configmaps/x4")
 }
 
 func TestPruneSparesWhatIsNotOurs(t *testing.T) {

@@ -49,18 +49,39 @@ func unavailable(err error) error {
 // immutable matches the wording of built-in validation and of CEL rules.
 var immutable = regexp.MustCompile(`(?i)is immutable|immutable field|may not (be changed|change) once set|updates to .* are forbidden|forbidden: updates to`)
 
+// quotedValue matches where the server's words about an object quote a value of
+// it.
+var quotedValue = regexp.MustCompile(`(Invalid value:|got) ("(?:[^"\\]|\\.)*"|&value\.valueUnstructured\{[^}]*\})`)
+
+// isImmutable reports whether the server refused to change a field that cannot be
+// changed.
+func isImmutable(err error) bool {
+	return err != nil && (apierrors.IsInvalid(err) || apierrors.IsForbidden(err)) && immutable.MatchString(err.Error())
+}
+
 // failureOf says what is wrong with an object in words an operator can use.
 func failureOf(id ID, err error) *Failure {
 	f := &Failure{ID: id, Problem: strings.TrimSpace(err.Error())}
+	if id.Kind == "Secret" && id.Group == "" {
+		f.Problem = quotedValue.ReplaceAllString(f.Problem, "$1 ***")
+	}
 	switch {
-	case apierrors.IsInvalid(err) && immutable.MatchString(err.Error()):
-		f.Remedy = "this field cannot be changed on an existing object: give the object another name in Git, or delete it (kubectl delete) and it is created anew"
+	case isImmutable(err):
+		f.Remedy = "this field cannot be changed on an existing object: give the object another name in Git, delete it (kubectl delete) and it is created anew, or annotate it in Git with " + ForceAnnotation + ": " + enabled + ", which lets bothy delete it"
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
 		f.Remedy = "correct the object in Git"
 	case apierrors.IsNotFound(err) && id.Namespace != "":
 		f.Remedy = fmt.Sprintf("add the namespace %q to Git", id.Namespace)
 	case apierrors.IsForbidden(err):
-		f.Remedy = "an admission rule forbids it: correct the object, or the rule"
+		f.Remedy = "an admission rule or the permissions of the service account forbid it: correct the object, or these"
 	}
 	return f
+}
+
+// failureOfKind says that the server does not serve a kind.
+func failureOfKind(id ID) *Failure {
+	return &Failure{
+		ID: id, Problem: fmt.Sprintf("the API server does not know %s of %s", id.Kind, id.gvk().GroupVersion()),
+		Remedy: "add its CustomResourceDefinition to Git, or correct apiVersion and kind",
+	}
 }

@@ -1,167 +1,177 @@
 package apply
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"maps"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// InventoryLabel marks the objects of an inventory; its value is the
-// inventory's name.
-const InventoryLabel = "bothy.dev/inventory"
-
-// PruneAnnotation with the value "disabled" keeps an object that left Git.
-const PruneAnnotation = "bothy.dev/prune"
-
-// ID names an object. The version is the one it was applied with; it does not
-// count for identity.
-type ID struct {
-	Group     string `json:"group,omitempty"`
-	Version   string `json:"version"`
-	Kind      string `json:"kind"`
-	Namespace string `json:"namespace,omitempty"`
-	Name      string `json:"name"`
-}
-
-func (id ID) String() string {
-	name := id.Name
-	if id.Namespace != "" {
-		name = id.Namespace + "/" + name
-	}
-	return id.Kind + " " + name
-}
-
-// key is the ID without the version.
-func (id ID) key() ID { id.Version = ""; return id }
-
-func (id ID) gvk() schema.GroupVersionKind {
-	return schema.GroupVersionKind{Group: id.Group, Version: id.Version, Kind: id.Kind}
-}
-
-func idOf(u *unstructured.Unstructured) ID {
-	gvk := u.GroupVersionKind()
-	return ID{Group: gvk.Group, Version: gvk.Version, Kind: gvk.Kind, Namespace: u.GetNamespace(), Name: u.GetName()}
-}
+type digest [sha256.Size / 2]byte
 
 // object is one wanted object and what is known about it in the cluster.
 type object struct {
 	id     ID
-	body   []byte // what is sent
-	digest [sha256.Size]byte
-	stage  int
+	res    *resource // nil until the kind is known
+	body   []byte    // what is sent
+	digest digest
+	stage  int8
+	policy policy
+	// misplaced: Git says another namespace than the kind allows.
+	misplaced bool
+	// foreign: not ours; only its health is of interest.
+	foreign bool
+	// ignored are JSON pointers to the fields that are others' to set.
+	ignored []string
 
-	// What the last successful apply or look found; uid is empty before.
-	uid             types.UID
-	resourceVersion string
-	generation      int64
-	applied         [sha256.Size]byte
+	// The rest is guarded by Engine.mu.
 
-	failure *Failure
-	health  health
+	// tracked is the resource by which the hub watches the object.
+	tracked *resource
+	// known is what the last successful apply or look found; zero before.
+	known   known
+	applied digest
+	skipped digest // reported as skipped
+	// owned are the fields we own, kept for objects with ignored fields only.
+	owned []byte
+	// noticed says that somebody changed or deleted the object.
+	noticed *notice
+	// moved: the cluster has a newer version, whose health was not looked at.
+	moved bool
+	// left: the object in the cluster is annotated to be left alone.
+	left bool
+	// replacing: deleted in order to be created anew.
+	replacing bool
+	// inFlight: a request is under way; what the hub sees meanwhile waits in early.
+	inFlight bool
+	early    *sighting
+	failure  *Failure
+	health   health
+	fight    *fight
 }
 
-// newObject prepares an object for the inventory with the given name.
-func newObject(u *unstructured.Unstructured, inventory string) (*object, error) {
-	u = u.DeepCopy()
-	// Status is the cluster's to say; fields that only a live object has would
-	// make every apply a conflict.
-	unstructured.RemoveNestedField(u.Object, "status")
-	for _, field := range []string{"creationTimestamp", "resourceVersion", "uid", "generation", "managedFields", "selfLink"} {
-		unstructured.RemoveNestedField(u.Object, "metadata", field)
-	}
-	labels := u.GetLabels()
-	if labels == nil {
-		labels = map[string]string{}
-	}
-	labels[InventoryLabel] = inventory
-	u.SetLabels(labels)
-	o := &object{id: idOf(u), stage: stageOf(u.GroupVersionKind())}
-	return o, o.setBody(u)
+// known identifies what an object in the cluster was like.
+type known struct {
+	uid     types.UID
+	version string
+	// mark and usurped summarise who owns which field; see traceOf.
+	mark, usurped uint64
 }
 
-func (o *object) setBody(u *unstructured.Unstructured) error {
-	body, err := u.MarshalJSON()
+// policy is what annotations in Git say about one object.
+type policy struct{ skip, ifNotPresent, merge, force bool }
+
+func policyOf(annotations map[string]string, o *Options) policy {
+	mode := annotations[PolicyAnnotation]
+	return policy{
+		skip:         mode == policyIgnore || annotations[ReconcileAnnotation] == disabled,
+		ifNotPresent: mode == policyIfNotPresent,
+		merge:        mode == policyMerge,
+		force:        o.Force || annotations[ForceAnnotation] == enabled,
+	}
+}
+
+// serverFields of the metadata are only on live objects; sending them would make
+// every apply a conflict.
+var serverFields = []string{"creationTimestamp", "resourceVersion", "uid", "generation", "managedFields", "selfLink"}
+
+// newObject prepares an object for being sent. u is not changed.
+func newObject(u *unstructured.Unstructured, options *Options, rules *rules) (*object, error) {
+	o := &object{
+		id:      IDOf(u),
+		stage:   int8(stageOf(u.GroupVersionKind())),
+		policy:  policyOf(u.GetAnnotations(), options),
+		ignored: rules.ignored(u),
+	}
+	meta, _ := u.Object["metadata"].(map[string]any)
+	meta = maps.Clone(meta)
+	if meta == nil {
+		meta = map[string]any{}
+	}
+	for _, field := range serverFields {
+		delete(meta, field)
+	}
+	labels, _ := meta["labels"].(map[string]any)
+	if labels = maps.Clone(labels); labels == nil {
+		labels = map[string]any{}
+	}
+	for key, value := range options.marks() {
+		labels[key] = value
+	}
+	meta["labels"] = labels
+	content := maps.Clone(u.Object)
+	delete(content, "status") // the cluster's to say
+	content["metadata"] = meta
+	body, err := json.Marshal(content)
 	if err != nil {
-		return fmt.Errorf("encode %s: %w", o.id, err)
+		return nil, fmt.Errorf("encode %s: %w", o.id, err)
 	}
-	o.body, o.digest = body, sha256.Sum256(body)
-	return nil
+	o.setBody(body)
+	return o, nil
 }
 
-// settled reports whether the cluster holds this very content as far as known.
+func (o *object) setBody(body []byte) {
+	o.body = body
+	sum := sha256.Sum256(body)
+	copy(o.digest[:], sum[:])
+}
+
+// inherit takes over what is known of the same object of the set before.
+func (o *object) inherit(old *object) {
+	if o.res == nil && o.id.Version == old.id.Version {
+		o.res = old.res
+	}
+	if o.res != nil && o.res == old.tracked {
+		o.tracked, old.tracked = old.tracked, nil
+	}
+	o.known, o.applied, o.skipped, o.owned = old.known, old.applied, old.skipped, old.owned
+	o.noticed, o.moved, o.left, o.replacing = old.noticed, old.moved, old.left, old.replacing
+	o.health, o.fight = old.health, old.fight
+	if o.digest == old.digest {
+		o.failure = old.failure
+	}
+}
+
+// settled reports whether there is nothing to send: the cluster holds this very
+// content as far as is known, or the object is to be left alone.
 func (o *object) settled() bool {
-	return o.failure == nil && o.uid != "" && o.applied == o.digest
+	if o.policy.skip || o.left {
+		return true
+	}
+	return o.failure == nil && o.noticed == nil && o.known.uid != "" && o.applied == o.digest
 }
 
-// place puts an object without a namespace where kubectl would.
-func (o *object) place(r resource) error {
-	u := &unstructured.Unstructured{}
-	switch {
-	case r.namespaced && o.id.Namespace == "":
-		o.id.Namespace = metav1.NamespaceDefault
-	case !r.namespaced && o.id.Namespace != "":
-		o.id.Namespace = ""
-	default:
-		return nil
+// counts reports whether the object's health is of interest.
+func (o *object) counts() bool { return !o.policy.skip && !o.left }
+
+// place says where the kind of the object lives, and puts an object without a
+// namespace where kubectl would.
+func (o *object) place(r *resource) {
+	o.res = r
+	if r.namespaced == (o.id.Namespace != "") {
+		return
 	}
-	if err := u.UnmarshalJSON(o.body); err != nil {
-		return err
+	o.misplaced = true
+	o.id.Namespace = otherPlace(o.id.Namespace)
+	u := &unstructured.Unstructured{}
+	if err := json.Unmarshal(o.body, &u.Object); err != nil {
+		return // it was encoded by newObject
 	}
 	u.SetNamespace(o.id.Namespace)
-	return o.setBody(u)
+	if body, err := json.Marshal(u.Object); err == nil {
+		o.setBody(body)
+	}
 }
 
-// apply sends the object and takes note of the answer. An error is
-// ErrUnavailable or ctx's; what the server says about the object is in
-// o.failure.
-func (e *Engine) apply(ctx context.Context, o *object) error {
-	r, err := e.client.resourceOf(ctx, o.id.gvk())
-	if err == nil {
-		var live *unstructured.Unstructured
-		live, err = e.client.of(r, o.id.Namespace).Patch(ctx, o.id.Name, types.ApplyPatchType, o.body,
-			metav1.PatchOptions{FieldManager: FieldManager, Force: new(true)})
-		if err == nil {
-			o.failure, o.applied = nil, o.digest
-			o.observe(live)
-			return nil
-		}
+// otherPlace is where kubectl puts an object whose namespace does not suit its
+// kind.
+func otherPlace(namespace string) string {
+	if namespace == "" {
+		return metav1.NamespaceDefault
 	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	if err := unavailable(err); errors.Is(err, ErrUnavailable) {
-		return err
-	}
-	if errors.Is(err, errNoKind) {
-		o.failure = &Failure{ID: o.id, Problem: fmt.Sprintf("the API server does not know %s of %s/%s", o.id.Kind, o.id.Group, o.id.Version), Remedy: "add its CustomResourceDefinition to Git, or correct apiVersion and kind"}
-		return nil
-	}
-	o.failure = failureOf(o.id, err)
-	return nil
-}
-
-// observe takes note of the live object.
-func (o *object) observe(live *unstructured.Unstructured) {
-	o.uid = live.GetUID()
-	o.resourceVersion = live.GetResourceVersion()
-	o.generation = live.GetGeneration()
-	o.health = healthOf(live)
-}
-
-// metadata decodes the labels and annotations that are sent.
-func (o *object) metadata() (*metav1.ObjectMeta, error) {
-	var content struct {
-		Metadata metav1.ObjectMeta `json:"metadata"`
-	}
-	if err := json.Unmarshal(o.body, &content); err != nil {
-		return nil, err
-	}
-	return &content.Metadata, nil
+	return ""
 }

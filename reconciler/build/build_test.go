@@ -68,11 +68,11 @@ func TestBuild(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			objects, err := build.Build(context.Background(), c.files.fs(), "site")
+			result, err := build.Build(context.Background(), c.files.fs(), build.Options{Dir: "site"})
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := names(objects)
+			got := names(result.Objects)
 			if i := strings.Index(got, "x-gen-"); i >= 0 {
 				got, c.want = got[:i], c.want[:strings.Index(c.want, "x-gen-")]
 			}
@@ -96,16 +96,20 @@ func TestErrorsNameFileAndObject(t *testing.T) {
 		"twice":             {files{"site/a.yaml": configMap, "site/b.yaml": configMap}, []string{"site/b.yaml: ConfigMap a: is also in site/a.yaml"}},
 		"all problems":      {files{"site/a.yaml": "a: [\n", "site/b.yaml": "x: 1\n"}, []string{"site/a.yaml", "site/b.yaml"}},
 		"encrypted":         {files{"site/a.yaml": configMap + "sops: {}\n"}, []string{"ConfigMap a: is encrypted with SOPS"}},
-		"missing resource":  {files{"site/kustomization.yaml": "resources: [gone.yaml]\n"}, []string{"site: kustomize cannot build it", "gone.yaml"}},
+		"an alias of itself": {
+			files{"site/kustomization.yaml": "resources: [a.yaml]\n", "site/a.yaml": configMap + "x: &x\n  y: *x\n"},
+			[]string{"site/a.yaml: ", "contains itself", "write it without aliases"},
+		},
+		"missing resource": {files{"site/kustomization.yaml": "resources: [gone.yaml]\n"}, []string{"site: kustomize cannot build it", "gone.yaml"}},
 		"bomb": {
 			files{"site/a.yaml": "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e]\ng: [*f,*f,*f,*f,*f,*f,*f,*f,*f]\n"},
 			[]string{"site/a.yaml", "excessive aliasing"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			objects, err := build.Build(context.Background(), c.files.fs(), "site")
+			result, err := build.Build(context.Background(), c.files.fs(), build.Options{Dir: "site"})
 			if err == nil {
-				t.Fatalf("built %s", names(objects))
+				t.Fatalf("built %s", names(result.Objects))
 			}
 			for _, want := range c.want {
 				if !strings.Contains(err.Error(), want) {
@@ -156,16 +160,16 @@ func TestKustomizeCannotLeaveTheCommit(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			began := time.Now()
-			objects, err := build.Build(context.Background(), files{
+			result, err := build.Build(context.Background(), files{
 				"site/kustomization.yaml": kustomization + "\n",
 				"site/a.yaml":             configMap,
 				"site/t.yaml":             "apiVersion: v1\nkind: List\nitems:\n- apiVersion: builtin\n  kind: PatchTransformer\n  metadata: {name: p}\n  path: https://127.0.0.1:1/f\n",
 				"site/exec.yaml":          "apiVersion: x/v1\nkind: Y\nmetadata:\n  name: y\n  annotations:\n    config.kubernetes.io/function: |\n      exec: {path: /bin/true}\n",
 				"site/container.yaml":     "apiVersion: x/v1\nkind: Y\nmetadata:\n  name: y\n  annotations:\n    config.kubernetes.io/function: |\n      container: {image: x}\n",
 				"site/plugin.yaml":        "apiVersion: someteam.example.com/v1\nkind: Sed\nmetadata: {name: y}\n",
-			}.fs(), "site")
+			}.fs(), build.Options{Dir: "site"})
 			if err == nil {
-				t.Fatalf("built %s", names(objects))
+				t.Fatalf("built %s", names(result.Objects))
 			}
 			if took := time.Since(began); took > 5*time.Second {
 				t.Errorf("took %s: something was waited for", took)
@@ -178,11 +182,11 @@ func TestKustomizeCannotLeaveTheCommit(t *testing.T) {
 }
 
 func TestExampleBuilds(t *testing.T) {
-	objects, err := build.Build(context.Background(), os.DirFS("../../examples/repo"), "clusters/default")
+	result, err := build.Build(context.Background(), os.DirFS("../../examples/repo"), build.Options{Dir: "clusters/default"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := names(objects)
+	got := names(result.Objects)
 	for _, want := range []string{"Namespace /hello", "Deployment hello/hello", "Service hello/hello", "PodDisruptionBudget hello/hello"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%s is missing in %s", want, got)

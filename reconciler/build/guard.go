@@ -9,12 +9,16 @@ import (
 	"strings"
 
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	kyaml "sigs.k8s.io/kustomize/kyaml/yaml"
 	"sigs.k8s.io/yaml"
 )
 
 // guard refuses a file that would make kustomize leave the commit. It runs
 // before kustomize sees the content, and therefore before it can follow it.
 func guard(name string, data []byte, kustomization bool) error {
+	if err := guardAliases(name, string(data)); err != nil {
+		return err
+	}
 	documents, err := decodeAll(data)
 	if !kustomization {
 		// What cannot be decoded is kustomize's to judge: nothing in it is
@@ -40,6 +44,38 @@ func guard(name string, data []byte, kustomization bool) error {
 		}
 		if err := guardKustomization(name, content); err != nil {
 			return err
+		}
+		// Patches and plugins may be written in the kustomization itself.
+		for _, text := range stringsIn(content) {
+			if err := guardAliases(name, text); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// guardAliases refuses YAML whose aliases unfold without end, or to very much.
+// kustomize unfolds them unchecked, and a stack that overflows ends the process.
+func guardAliases(name, text string) error {
+	if !strings.Contains(text, "&") || !strings.Contains(text, "*") {
+		return nil
+	}
+	// Documents are split in two ways, because kustomize goes by lines.
+	for _, part := range append(strings.Split(text, "\n---"), text) {
+		decoder := kyaml.NewDecoder(strings.NewReader(part))
+		for {
+			var value any
+			err := decoder.Decode(&value)
+			if err == nil {
+				continue
+			}
+			for _, problem := range []string{"contains itself", "excessive aliasing"} {
+				if strings.Contains(err.Error(), problem) {
+					return &Error{File: name, Problem: err.Error(), Remedy: "write it without aliases"}
+				}
+			}
+			break
 		}
 	}
 	return nil

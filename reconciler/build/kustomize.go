@@ -3,23 +3,23 @@ package build
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"path"
 	"strings"
-	"sync"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/api/resmap"
 	kustypes "sigs.k8s.io/kustomize/api/types"
-	"sigs.k8s.io/kustomize/kyaml/openapi"
 )
 
-// kustomizeLock serialises builds: kustomize keeps its OpenAPI schema in a
-// package variable that is not safe for concurrent use.
-var kustomizeLock sync.Mutex
-
-// kustomization adds the objects that kustomize builds from dir.
-func (b *builder) kustomization(dir string) {
-	disk := &filesystem{builder: b}
+// kustomization adds the objects that kustomize builds from dir. overlay are
+// files that are seen instead of those of the commit.
+func (b *builder) kustomization(dir string, overlay map[string][]byte) {
+	disk := &filesystem{builder: b, overlay: overlay, roles: map[string]role{}}
+	if disk.isEmpty(dir) {
+		return
+	}
 	resources, err := runKustomize(disk, dir)
 	// What the guard saw is the cause of whatever kustomize made of it.
 	if disk.refused != nil {
@@ -27,7 +27,7 @@ func (b *builder) kustomization(dir string) {
 		return
 	}
 	if err != nil {
-		b.fail(&Error{File: dir, Problem: "kustomize cannot build it: " + oneLine(err), Remedy: "try it with: kustomize build " + dir})
+		b.fail(&Error{File: dir, Problem: "kustomize cannot build it: " + b.secrets.redact(oneLine(err)), Remedy: "try it with: kustomize build " + dir})
 		return
 	}
 	for _, r := range resources.Resources() {
@@ -37,18 +37,32 @@ func (b *builder) kustomization(dir string) {
 			err = unstructuredFrom(raw, u)
 		}
 		if err != nil {
-			b.fail(&Error{File: dir, Object: r.CurId().String(), Problem: err.Error()})
+			b.fail(&Error{File: dir, Object: r.CurId().String(), Problem: b.secrets.redact(err.Error())})
 			continue
 		}
-		b.add(dir, u)
+		b.take(dir, u)
 	}
 }
 
+// isEmpty reports whether the kustomization of a directory says nothing.
+func (f *filesystem) isEmpty(dir string) bool {
+	for _, base := range kustomizationNames {
+		name := path.Join(dir, base)
+		if data, ok := f.overlay[name]; ok {
+			return isEmpty(data)
+		}
+		if info, err := fs.Stat(f.builder.fsys, name); err != nil || info.IsDir() {
+			continue
+		}
+		data, err := f.builder.readFile(name)
+		return err == nil && isEmpty(data)
+	}
+	return false
+}
+
 func runKustomize(disk *filesystem, dir string) (resources resmap.ResMap, err error) {
-	kustomizeLock.Lock()
-	defer kustomizeLock.Unlock()
-	// The parsed schema takes tens of megabytes and is needed seconds a day.
-	defer openapi.ResetOpenAPI()
+	schema.acquire()
+	defer func() { schema.release(disk.ownSchema) }()
 	// kustomize is known to panic on some malformed input.
 	defer func() {
 		if p := recover(); p != nil {

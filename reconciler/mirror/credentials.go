@@ -1,20 +1,20 @@
 package mirror
 
 import (
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
 
-	"github.com/go-git/go-git/v5/plumbing/transport"
-	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
-	gitssh "github.com/go-git/go-git/v5/plumbing/transport/ssh"
+	"github.com/skeema/knownhosts"
 	"golang.org/x/crypto/ssh"
 
 	"github.com/bothy-os/bothy/internal/strictyaml"
 )
 
-// credentials is the content of the credentials file, a strict YAML mapping.
-type credentials struct {
+// Credentials are what a server wants to see, and what it must show. As a file
+// they are a strict YAML mapping.
+type Credentials struct {
 	// Username and Password are for https; with most servers the password is a
 	// token and the name is anything.
 	Username string `json:"username,omitempty"`
@@ -23,15 +23,30 @@ type credentials struct {
 	BearerToken string `json:"bearerToken,omitempty"`
 	// CACertificates are PEM certificates to trust instead of the system's.
 	CACertificates string `json:"caCertificates,omitempty"`
-	// SSHKey is a private key in OpenSSH format, SSHKeyPassphrase its passphrase.
+	// ClientCertificate and ClientKey are PEM, for https servers that want
+	// mutual TLS.
+	ClientCertificate string `json:"clientCertificate,omitempty"`
+	ClientKey         string `json:"clientKey,omitempty"`
+	// SSHKey is one private key or several in PEM, tried in their order;
+	// SSHKeyPassphrase is their passphrase.
 	SSHKey           string `json:"sshKey,omitempty"`
 	SSHKeyPassphrase string `json:"sshKeyPassphrase,omitempty"`
 	// KnownHosts are lines as in ~/.ssh/known_hosts; a server may have several.
 	KnownHosts string `json:"knownHosts,omitempty"`
+	// Proxy is the URL of a proxy, http://, https:// or socks5://; for ssh only
+	// the last. It may hold a user and a password. The default for https is that
+	// of the environment.
+	Proxy string `json:"proxy,omitempty"`
 }
 
-func readCredentials(path string) (*credentials, error) {
-	c := &credentials{}
+// forHTTP reports whether there is anything in them that another https server
+// must not see.
+func (c *Credentials) forHTTP() bool {
+	return c.BearerToken != "" || c.Username != "" || c.Password != "" || c.ClientKey != ""
+}
+
+func readCredentials(path string) (*Credentials, error) {
+	c := &Credentials{}
 	if path == "" {
 		return c, nil
 	}
@@ -52,37 +67,38 @@ func readCredentials(path string) (*credentials, error) {
 	return c, nil
 }
 
-func (c *credentials) httpAuth() transport.AuthMethod {
-	switch {
-	case c.BearerToken != "":
-		return &githttp.TokenAuth{Token: c.BearerToken}
-	case c.Username != "" || c.Password != "":
-		return &githttp.BasicAuth{Username: c.Username, Password: c.Password}
+// signers returns the private keys.
+func (c *Credentials) signers() ([]ssh.Signer, error) {
+	var out []ssh.Signer
+	for rest := []byte(c.SSHKey); ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		key, err := c.parseKey(pem.EncodeToMemory(block))
+		if err != nil {
+			return nil, fmt.Errorf("sshKey in the credentials: %w", err)
+		}
+		out = append(out, key)
 	}
-	return nil // a nil *BasicAuth would not be nil to go-git
+	if len(out) == 0 {
+		return nil, errors.New("sshKey in the credentials holds no private key in PEM")
+	}
+	return out, nil
 }
 
-func (c *credentials) sshAuth(ep *transport.Endpoint) (transport.AuthMethod, error) {
-	if c.SSHKey == "" || c.KnownHosts == "" {
-		return nil, errors.New("ssh needs sshKey and knownHosts in the credentials file; get the server's keys with ssh-keyscan and compare them with what its operator publishes")
+func (c *Credentials) parseKey(text []byte) (ssh.Signer, error) {
+	key, err := ssh.ParsePrivateKey(text)
+	var locked *ssh.PassphraseMissingError
+	if errors.As(err, &locked) && c.SSHKeyPassphrase != "" {
+		return ssh.ParsePrivateKeyWithPassphrase(text, []byte(c.SSHKeyPassphrase))
 	}
-	user := ep.User
-	if user == "" {
-		user = "git"
-	}
-	auth, err := gitssh.NewPublicKeys(user, []byte(c.SSHKey), c.SSHKeyPassphrase)
-	if err != nil {
-		return nil, fmt.Errorf("sshKey in the credentials file: %w", err)
-	}
-	if auth.HostKeyCallback, err = c.hostKeys(); err != nil {
-		return nil, err
-	}
-	return auth, nil
+	return key, err
 }
 
-// hostKeys accepts the pinned keys only. The library reads files, so the lines
-// pass through one that nobody else can open.
-func (c *credentials) hostKeys() (ssh.HostKeyCallback, error) {
+// hostKeys reads the pinned keys. The library reads files, so the lines pass
+// through one that nobody else can open.
+func (c *Credentials) hostKeys() (*knownhosts.HostKeyDB, error) {
 	f, err := os.CreateTemp("", "bothy-known-hosts-*")
 	if err != nil {
 		return nil, err
@@ -95,9 +111,9 @@ func (c *credentials) hostKeys() (ssh.HostKeyCallback, error) {
 	if err := f.Close(); err != nil {
 		return nil, err
 	}
-	callback, err := gitssh.NewKnownHostsCallback(f.Name())
+	db, err := knownhosts.NewDB(f.Name())
 	if err != nil {
-		return nil, fmt.Errorf("knownHosts in the credentials file: %w", err)
+		return nil, fmt.Errorf("knownHosts in the credentials: %w", err)
 	}
-	return callback, nil
+	return db, nil
 }

@@ -12,8 +12,21 @@ var ErrCorrupt = errors.New("the mirror is damaged")
 // ErrMissing says that an object is not in the mirror.
 var ErrMissing = errors.New("object is not in the mirror")
 
+// ErrNotFetched says that a file of an older commit was left out when the
+// repository was cloned, and cannot be fetched now. It is an ErrMissing, but the
+// mirror is whole.
+var ErrNotFetched = fmt.Errorf("%w, which was not needed so far, and cannot be fetched now", ErrMissing)
+
 // ErrTooLarge says that a fetch or an object is over its limit.
 var ErrTooLarge = errors.New("too large")
+
+// ErrStalled says that a server kept a connection open and sent next to
+// nothing.
+var ErrStalled = errors.New("the server sends next to nothing")
+
+// ErrNoBundle says that there is no bundle file now, as when the medium that
+// carries it is not plugged in.
+var ErrNoBundle = errors.New("no bundle is there")
 
 // FetchError says why the repository could not be read.
 type FetchError struct {

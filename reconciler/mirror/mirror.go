@@ -1,25 +1,25 @@
 package mirror
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
-	"github.com/go-git/go-billy/v5/osfs"
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/cache"
-	"github.com/go-git/go-git/v5/storage/filesystem"
 
 	"github.com/bothy-os/bothy/internal/durable"
 )
 
-// Limits bound what a repository may cost, in bytes. Zero fields take the
-// defaults.
+// Limits bound what a repository may cost. Sizes are in bytes; zero fields take
+// the defaults.
 type Limits struct {
 	// Fetch is the largest pack accepted in one fetch. Default 256 MiB.
 	Fetch int64
@@ -27,6 +27,8 @@ type Limits struct {
 	Objects int64
 	// Object is the largest object accepted. Default 32 MiB.
 	Object int64
+	// Stall is how long a server may send next to nothing. Default 1m.
+	Stall time.Duration
 }
 
 func (l Limits) withDefaults() Limits {
@@ -39,7 +41,17 @@ func (l Limits) withDefaults() Limits {
 	if l.Object == 0 {
 		l.Object = 32 << 20
 	}
+	if l.Stall == 0 {
+		l.Stall = time.Minute
+	}
 	return l
+}
+
+func (l Limits) checkSize(n int64) error {
+	if n > l.Object {
+		return fmt.Errorf("%w: an object has %d bytes, the limit is %d", ErrTooLarge, n, l.Object)
+	}
+	return nil
 }
 
 // ObjectType is the type of a Git object.
@@ -50,21 +62,25 @@ const (
 	CommitObject = plumbing.CommitObject
 	TreeObject   = plumbing.TreeObject
 	BlobObject   = plumbing.BlobObject
+	TagObject    = plumbing.TagObject
 )
 
-// cacheSize bounds the memory for delta bases while objects are read.
-const cacheSize = 4 * cache.MiByte
+// cacheSize bounds the memory for objects that were read last, which are the
+// bases of deltas of those read next.
+const cacheSize = 4 << 20
 
 // Mirror is a bare repository on disk. Its methods may be used by several
 // goroutines; fetches are made one at a time.
 type Mirror struct {
 	dir    string
 	limits Limits
+	cache  *bases
 
 	fetching sync.Mutex
+	lazy     promisor
 
-	mu      sync.Mutex
-	storage *filesystem.Storage // replaced after each fetch
+	mu  sync.Mutex
+	set packSet // replaced, never changed
 }
 
 const config = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n"
@@ -72,10 +88,7 @@ const config = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare
 // Open opens the mirror in dir, or makes an empty one. It returns ErrCorrupt
 // if the directory holds something that is not a repository.
 func Open(dir string, limits Limits) (*Mirror, error) {
-	m := &Mirror{dir: dir, limits: limits.withDefaults()}
-	if err := m.finishReplacing(); err != nil {
-		return nil, fmt.Errorf("open mirror %s: %w", dir, err)
-	}
+	m := &Mirror{dir: dir, limits: limits.withDefaults(), cache: newBases(cacheSize)}
 	_, err := os.Stat(filepath.Join(dir, "HEAD"))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -90,7 +103,9 @@ func Open(dir string, limits Limits) (*Mirror, error) {
 		return m, fmt.Errorf("open mirror %s: %w: its configuration is not the one bothy wrote", dir, ErrCorrupt)
 	}
 	m.removeLeftovers()
-	m.reopen()
+	if err := m.reopen(); err != nil {
+		return m, fmt.Errorf("open mirror %s: %w", dir, err)
+	}
 	return m, nil
 }
 
@@ -111,25 +126,42 @@ func (m *Mirror) create() error {
 	return nil
 }
 
-// removeLeftovers deletes what an interrupted fetch left behind.
+// removeLeftovers deletes what an interrupted fetch left behind: files that
+// were being written, and packs whose index had no name yet.
 func (m *Mirror) removeLeftovers() {
 	for _, pattern := range []string{"objects/pack/tmp_*", "incoming-*.pack"} {
 		names, _ := filepath.Glob(filepath.Join(m.dir, pattern))
 		for _, name := range names {
-			os.Remove(name)
+			_ = os.Remove(name)
+		}
+	}
+	packs, _ := filepath.Glob(filepath.Join(m.packDir(), "pack-*.pack"))
+	for _, name := range packs {
+		if _, err := os.Stat(strings.TrimSuffix(name, ".pack") + ".idx"); errors.Is(err, fs.ErrNotExist) {
+			_ = os.Remove(name)
 		}
 	}
 }
 
-func (m *Mirror) reopen() {
-	s := m.open()
+func (m *Mirror) packDir() string { return filepath.Join(m.dir, "objects", "pack") }
+
+func (m *Mirror) reopen() error {
+	set, err := openPacks(m.packDir(), m.cache)
+	if err != nil {
+		return err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.storage = s
+	m.set = set
+	m.cache.drop()
+	return nil
 }
 
-func (m *Mirror) open() *filesystem.Storage {
-	return filesystem.NewStorageWithOptions(osfs.New(m.dir), cache.NewObjectLRU(cacheSize), filesystem.Options{})
+// packs returns the packs that the mirror consists of now.
+func (m *Mirror) packs() packSet {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.set
 }
 
 // Reset moves the mirror aside and starts an empty one. The one moved aside
@@ -147,19 +179,21 @@ func (m *Mirror) Reset() error {
 	if err := m.create(); err != nil {
 		return err
 	}
-	m.reopen()
-	return nil
+	return m.reopen()
 }
 
 // Has reports whether the object is in the mirror.
-func (m *Mirror) Has(id string) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.storage.HasEncodedObject(plumbing.NewHash(id)) == nil
+func (m *Mirror) Has(id string) bool { return m.has(plumbing.NewHash(id)) }
+
+func (m *Mirror) has(id plumbing.Hash) bool {
+	p, _, err := m.packs().locate(id)
+	return p != nil && err == nil
 }
 
 // Object returns the content of an object after comparing its hash with its
-// id. Errors are ErrMissing, ErrTooLarge or ErrCorrupt.
+// id. A file that a partial clone left out is fetched. Errors are ErrMissing,
+// ErrNotFetched, ErrTooLarge, ErrMalformedTree if the object is of another type,
+// or ErrCorrupt.
 func (m *Mirror) Object(t ObjectType, id string) ([]byte, error) {
 	data, err := m.read(t, id)
 	if err != nil {
@@ -171,40 +205,26 @@ func (m *Mirror) Object(t ObjectType, id string) ([]byte, error) {
 	return data, nil
 }
 
-func (m *Mirror) read(t ObjectType, id string) (data []byte, err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	// A damaged pack can make go-git index out of range.
-	defer func() {
-		if p := recover(); p != nil {
-			data, err = nil, fmt.Errorf("%w: %v", ErrCorrupt, p)
-		}
-	}()
-	object, err := m.storage.EncodedObject(t, plumbing.NewHash(id))
+func (m *Mirror) read(t ObjectType, id string) ([]byte, error) {
+	kind, data, err := m.packs().object(plumbing.NewHash(id), m.limits.Object)
+	if errors.Is(err, ErrMissing) && t == BlobObject && m.isPartial() {
+		kind, data, err = m.fetchLate(id)
+	}
 	switch {
-	case errors.Is(err, plumbing.ErrObjectNotFound):
-		return nil, ErrMissing
 	case err != nil:
-		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
-	case object.Size() > m.limits.Object:
-		return nil, fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLarge, object.Size(), m.limits.Object)
+		return nil, err
+	case kind != t:
+		return nil, fmt.Errorf("%w: it is a %s", ErrMalformedTree, kind)
 	}
-	r, err := object.Reader()
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
-	}
-	defer r.Close()
-	data, err = io.ReadAll(io.LimitReader(r, m.limits.Object+1))
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
-	}
-	return data, nil
+	return bytes.Clone(data), nil // the cache keeps the original
 }
 
 // Tip returns the commit that the last complete fetch of branch found, or ""
 // if there was none.
-func (m *Mirror) Tip(branch string) (string, error) {
-	data, err := os.ReadFile(m.refPath(branch))
+func (m *Mirror) Tip(branch string) (string, error) { return m.tip(Reference{Branch: branch}) }
+
+func (m *Mirror) tip(r Reference) (string, error) {
+	data, err := os.ReadFile(m.refPath(r))
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
@@ -213,18 +233,23 @@ func (m *Mirror) Tip(branch string) (string, error) {
 	}
 	id := strings.TrimSpace(string(data))
 	if !plumbing.IsHash(id) {
-		return "", fmt.Errorf("read branch of mirror: %w: %s holds no object id", ErrCorrupt, m.refPath(branch))
+		return "", fmt.Errorf("read branch of mirror: %w: %s holds no object id", ErrCorrupt, m.refPath(r))
 	}
 	return id, nil
 }
 
-func (m *Mirror) setTip(branch, id string) error {
-	_, err := durable.WriteFileIfChanged(m.refPath(branch), []byte(id+"\n"), 0o600)
+func (m *Mirror) setTip(r Reference, id string) error {
+	_, err := durable.WriteFileIfChanged(m.refPath(r), []byte(id+"\n"), 0o600)
 	return err
 }
 
-func (m *Mirror) refPath(branch string) string {
-	return filepath.Join(m.dir, "refs", "heads", filepath.FromSlash(branch))
+// refPath is the file that records what was fetched for a reference.
+func (m *Mirror) refPath(r Reference) string {
+	if r.onlyBranch() {
+		return filepath.Join(m.dir, "refs", "heads", filepath.FromSlash(r.Branch))
+	}
+	sum := sha256.Sum256([]byte(r.String()))
+	return filepath.Join(m.dir, "refs", "fetched", hex.EncodeToString(sum[:16]))
 }
 
 func short(id string) string {

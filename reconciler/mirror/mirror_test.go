@@ -1,6 +1,7 @@
 package mirror_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net/http"
@@ -11,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/go-git/go-git/v5/plumbing"
 
 	"github.com/bothy-os/bothy/reconciler/internal/gittest"
 	"github.com/bothy-os/bothy/reconciler/mirror"
@@ -213,10 +216,12 @@ func TestHooksAreNotRun(t *testing.T) {
 	}
 }
 
-// TestTamperedObject puts other content under the id of an object.
+// TestTamperedObject lets the index find other content under the id of an
+// object.
 func TestTamperedObject(t *testing.T) {
 	r := gittest.NewRepo(t)
 	r.Write("a", "one")
+	r.Write("b", "evil")
 	r.Commit(nil, "first")
 	dir := filepath.Join(t.TempDir(), "git")
 	m, err := mirror.Open(dir, mirror.Limits{})
@@ -225,24 +230,30 @@ func TestTamperedObject(t *testing.T) {
 	}
 	fetch(t, m, r.Dir)
 	blob := strings.TrimSpace(r.Git("rev-parse", "HEAD:a"))
-	evil := r.Store("blob", []byte("evil"))
-	from := filepath.Join(r.Dir, ".git", "objects", evil[:2], evil[2:])
-	to := filepath.Join(dir, "objects", blob[:2], blob[2:])
-	data, err := os.ReadFile(from)
+	evil := strings.TrimSpace(r.Git("rev-parse", "HEAD:b"))
+	indexes, err := filepath.Glob(filepath.Join(dir, "objects", "pack", "*.idx"))
+	if err != nil || len(indexes) != 1 {
+		t.Fatal(indexes, err)
+	}
+	data, err := os.ReadFile(indexes[0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(to, data, 0o644); err != nil {
+	// The object's name is put in the place of another one's.
+	name := func(id string) []byte { h := plumbing.NewHash(id); return h[:] }
+	data = bytes.Replace(data, name(evil), []byte("xxxxxxxxxxxxxxxxxxxx"), 1)
+	data = bytes.Replace(data, name(blob), name(evil), 1)
+	data = bytes.Replace(data, []byte("xxxxxxxxxxxxxxxxxxxx"), name(blob), 1)
+	if err := os.WriteFile(indexes[0], data, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if m, err = mirror.Open(dir, mirror.Limits{}); err != nil {
 		t.Fatal(err)
 	}
-	if content, err := m.Object(mirror.BlobObject, blob); !errors.Is(err, mirror.ErrCorrupt) {
-		t.Fatalf("read %q, error %v", content, err)
+	for _, id := range []string{blob, evil} {
+		if content, err := m.Object(mirror.BlobObject, id); err == nil {
+			t.Errorf("%s was read as %q", id, content)
+		}
 	}
 }
 
@@ -266,8 +277,8 @@ func TestForeignConfigurationIsNotUsed(t *testing.T) {
 	}
 }
 
-// TestCompact makes more fetches than the mirror keeps packs.
-func TestCompact(t *testing.T) {
+// TestTidy makes more fetches than the mirror keeps packs.
+func TestTidy(t *testing.T) {
 	r := gittest.NewRepo(t)
 	dir := filepath.Join(t.TempDir(), "git")
 	m, err := mirror.Open(dir, mirror.Limits{})
@@ -276,7 +287,6 @@ func TestCompact(t *testing.T) {
 	}
 	r.Write("a", "kept")
 	kept := r.Commit(nil, "accepted")
-	r.Git("branch", "kept")
 	tip := ""
 	for i := range 60 {
 		r.Write("b", strings.Repeat("x", i))
@@ -285,25 +295,28 @@ func TestCompact(t *testing.T) {
 			t.Fatalf("fetch %d: %s, %v", i, tip, err)
 		}
 	}
+	if err := m.Tidy(context.Background(), kept); err != nil {
+		t.Fatal(err)
+	}
 	packs, err := filepath.Glob(filepath.Join(dir, "objects", "pack", "*.pack"))
 	if err != nil || len(packs) > 50 {
 		t.Errorf("%d packs, %v", len(packs), err)
 	}
-	for range 2 {
-		for _, id := range []string{kept, tip} {
-			if _, err := m.Object(mirror.CommitObject, id); err != nil {
-				t.Error(err)
+	again, err := mirror.Open(dir, mirror.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range []*mirror.Mirror{m, again} {
+		for object := range strings.SplitSeq(strings.TrimSpace(r.Git("rev-list", "--objects", "main")), "\n") {
+			id, _, _ := strings.Cut(object, " ")
+			if !m.Has(id) {
+				t.Errorf("object %s was lost", id)
 			}
 		}
 		if got, err := m.Tip("main"); err != nil || got != tip {
 			t.Errorf("tip %s, %v", got, err)
 		}
-		// A power cut between the two renames.
-		if err := os.Rename(dir, dir+".compact"); err != nil {
-			t.Fatal(err)
-		}
-		if m, err = mirror.Open(dir, mirror.Limits{}); err != nil {
-			t.Fatal(err)
-		}
 	}
+	// What bothy writes is a repository like any other.
+	r.Git("--git-dir="+dir, "fsck", "--full", "--strict")
 }

@@ -115,7 +115,51 @@ func TestFetchOverSSH(t *testing.T) {
 		t.Fatalf("%s, %v", tip, err)
 	}
 	remote.CredentialsFile = credentials(public) // another host key
-	if _, err := m.Fetch(context.Background(), remote); err == nil || !strings.Contains(err.Error(), "key") {
+	if _, err := m.Fetch(context.Background(), remote); err == nil || !strings.Contains(err.Error(), "host key is none of those pinned") || !strings.Contains(err.Error(), ssh.FingerprintSHA256(host)) {
 		t.Errorf("a server with another host key was believed: %v", err)
+	}
+
+	// Several keys may be pinned for a server, and several keys shown to it.
+	other := gittest.SSHKey(t, "other")
+	otherPrivate, err := os.ReadFile(other.Private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := func(key ssh.PublicKey) string {
+		return "[127.0.0.1]:" + port + " " + string(ssh.MarshalAuthorizedKey(key))
+	}
+	remote.CredentialsFile = ""
+	remote.Credentials = &mirror.Credentials{SSHKey: string(otherPrivate) + string(private), KnownHosts: line(public) + line(host)}
+	if tip, err := m.Fetch(context.Background(), remote); err != nil || tip != second {
+		t.Errorf("%s, %v", tip, err)
+	}
+	remote.Credentials.SSHKey = string(otherPrivate)
+	if _, err := m.Fetch(context.Background(), remote); err == nil || !strings.Contains(err.Error(), "accepts none of the keys") {
+		t.Errorf("with another key: %v", err)
+	}
+}
+
+// TestPartialCloneOverSSH needs a connection for each request.
+func TestPartialCloneOverSSH(t *testing.T) {
+	r, oldFile, newFile := withHistory(t)
+	key := gittest.SSHKey(t, "deploy")
+	public, _, _, _, err := ssh.ParseAuthorizedKey([]byte(key.Public))
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := os.ReadFile(key.Private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	address, host := sshServer(t, filepath.Join(r.Dir, ".git"), public)
+	m := open(t, mirror.Limits{})
+	_, err = m.Fetch(context.Background(), mirror.Remote{URL: "ssh://git@" + address + "/site.git", Branch: "main", Credentials: &mirror.Credentials{
+		SSHKey: string(private), KnownHosts: strings.Replace(address, "127.0.0.1", "[127.0.0.1]", 1) + " " + string(ssh.MarshalAuthorizedKey(host)),
+	}})
+	if err != nil || !m.Has(newFile) || m.Has(oldFile) {
+		t.Fatalf("newest file %t, old file %t, %v", m.Has(newFile), m.Has(oldFile), err)
+	}
+	if data, err := m.Object(mirror.BlobObject, oldFile); err != nil || string(data) != noise(0, 50_000) {
+		t.Errorf("an old file: %d bytes, %v", len(data), err)
 	}
 }

@@ -157,7 +157,7 @@ func (r *Result) trust(w *worktree, key *signingKey, name string) error {
 	if err != nil {
 		return fmt.Errorf("signing key: %w", err)
 	}
-	text := rootText(r.Signer)
+	text := initialRoot(r.Signer)
 	if err := w.write(rootFile, text); err != nil {
 		return err
 	}
@@ -170,8 +170,8 @@ func (r *Result) trust(w *worktree, key *signingKey, name string) error {
 	return nil
 }
 
-// rootText is a trust root with one signer, written for people to edit.
-func rootText(s v1alpha1.Signer) string {
+// initialRoot is a trust root with one signer, written for people to edit.
+func initialRoot(s v1alpha1.Signer) string {
 	var b strings.Builder
 	b.WriteString("# Who may sign commits. A change of this file is verified with the file it\n# replaces, and version never decreases. See README.md.\n")
 	fmt.Fprintf(&b, "apiVersion: %s\nkind: TrustRoot\nversion: 1\nsigners:\n", v1alpha1.GroupVersion)

@@ -102,23 +102,32 @@ func sshKey(ctx context.Context, path string) (*signingKey, error) {
 }
 
 func openPGPKey(ctx context.Context, id string) (*signingKey, error) {
-	if err := need("gpg", "gnupg"); err != nil {
-		return nil, err
-	}
-	if strings.HasPrefix(id, "-") {
-		return nil, fmt.Errorf("%q is not an OpenPGP key id", id)
-	}
-	public, err := program(ctx, "", "gpg", "--batch", "--armor", "--export", id)
+	public, err := exportOpenPGP(ctx, id)
 	if err != nil {
 		return nil, fmt.Errorf("signing key: %w", err)
-	}
-	if strings.TrimSpace(public) == "" {
-		return nil, fmt.Errorf("signing key: gpg has no key %q; list those it has with: gpg --list-secret-keys", id)
 	}
 	if _, err := program(ctx, "", "gpg", "--batch", "--list-secret-keys", id); err != nil {
 		return nil, fmt.Errorf("signing key: gpg has no secret key %q: %w", id, err)
 	}
 	return &signingKey{kind: signers.KindOpenPGP, config: id, public: strings.TrimSpace(public)}, nil
+}
+
+// exportOpenPGP returns a public key of the user's GnuPG.
+func exportOpenPGP(ctx context.Context, id string) (string, error) {
+	if err := need("gpg", "gnupg"); err != nil {
+		return "", err
+	}
+	if strings.HasPrefix(id, "-") {
+		return "", fmt.Errorf("%q is not an OpenPGP key id", id)
+	}
+	public, err := program(ctx, "", "gpg", "--batch", "--armor", "--export", id)
+	if err != nil {
+		return "", err
+	}
+	if strings.TrimSpace(public) == "" {
+		return "", fmt.Errorf("gpg has no key %q; list those it has with: gpg --list-keys", id)
+	}
+	return public, nil
 }
 
 // signer is the key as a trust root lists it.

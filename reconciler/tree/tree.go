@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,6 +31,7 @@ type FS struct {
 	objects Objects
 	root    string
 	modTime time.Time
+	listed  listings
 }
 
 // New shows the tree with the given object id. modTime is reported for every
@@ -76,7 +78,7 @@ func (f *FS) ReadDir(name string) ([]fs.DirEntry, error) {
 	if e.Mode != mirror.ModeDir {
 		return nil, &fs.PathError{Op: "read directory", Path: name, Err: errors.New("is not a directory")}
 	}
-	entries, err := f.objects.Tree(e.ID)
+	entries, err := f.list(e.ID)
 	if err != nil {
 		return nil, &fs.PathError{Op: "read directory", Path: name, Err: err}
 	}
@@ -94,6 +96,19 @@ func (f *FS) Stat(name string) (fs.FileInfo, error) {
 		return nil, err
 	}
 	return f.info(e, 0), nil
+}
+
+// ID returns the object id of a file or directory: two commits in which a path
+// has the same id hold the same content there, and a directory's id covers
+// everything below it. It is found from directories alone, which are kept, so
+// that asking for many paths costs little. The error is fs.ErrNotExist for a
+// path that is not there; symbolic links and submodules have ids as well.
+func (f *FS) ID(name string) (string, error) {
+	e, err := f.find("identify", name)
+	if err != nil {
+		return "", err
+	}
+	return e.ID, nil
 }
 
 func (f *FS) read(name string, e mirror.Entry) ([]byte, error) {
@@ -135,20 +150,15 @@ func (f *FS) find(op, name string) (mirror.Entry, error) {
 		default:
 			return fail(fs.ErrNotExist)
 		}
-		entries, err := f.objects.Tree(at.ID)
+		entries, err := f.list(at.ID)
 		if err != nil {
 			return fail(err)
 		}
-		found := false
-		for _, e := range entries {
-			if e.Name == element {
-				at, found = e, true
-				break
-			}
-		}
-		if !found {
+		i := slices.IndexFunc(entries, func(e mirror.Entry) bool { return e.Name == element })
+		if i < 0 {
 			return fail(fs.ErrNotExist)
 		}
+		at = entries[i]
 	}
 	return at, nil
 }

@@ -71,3 +71,59 @@ func TestFS(t *testing.T) {
 		}
 	}
 }
+
+// TestID finds ids of paths from directories alone, and reads each directory
+// once.
+func TestID(t *testing.T) {
+	r := gittest.NewRepo(t)
+	r.Write("a.txt", "hello\n")
+	r.Write("dir/sub/b.txt", "b\n")
+	r.Link("dir/link", "../a.txt")
+	head := r.Commit(nil, "first")
+	m, err := mirror.Open(filepath.Join(t.TempDir(), "git"), mirror.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Fetch(context.Background(), mirror.Remote{URL: r.Dir, Branch: "main"}); err != nil {
+		t.Fatal(err)
+	}
+	c, err := signers.ParseCommit(r.Raw(head))
+	if err != nil {
+		t.Fatal(err)
+	}
+	counted := &counter{Mirror: m}
+	fsys := tree.New(counted, c.Tree, time.Unix(1, 0))
+	for range 3 {
+		for _, name := range []string{"a.txt", "dir", "dir/link", "dir/sub", "dir/sub/b.txt"} {
+			want := strings.TrimSpace(r.Git("rev-parse", "HEAD:"+name))
+			if got, err := fsys.ID(name); err != nil || got != want {
+				t.Errorf("%s: %s, %v; want %s", name, got, err, want)
+			}
+		}
+	}
+	if got, err := fsys.ID("."); err != nil || got != c.Tree {
+		t.Errorf("root: %s, %v", got, err)
+	}
+	if _, err := fsys.ID("dir/none"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("error %v", err)
+	}
+	if counted.trees != 3 || counted.objects != 0 {
+		t.Errorf("read %d directories and %d files", counted.trees, counted.objects)
+	}
+}
+
+// counter counts what is read.
+type counter struct {
+	*mirror.Mirror
+	trees, objects int
+}
+
+func (c *counter) Tree(id string) ([]mirror.Entry, error) {
+	c.trees++
+	return c.Mirror.Tree(id)
+}
+
+func (c *counter) Object(t mirror.ObjectType, id string) ([]byte, error) {
+	c.objects++
+	return c.Mirror.Object(t, id)
+}

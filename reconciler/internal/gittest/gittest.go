@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -23,6 +24,8 @@ type Key struct {
 	// Public is what a trust root lists.
 	Public string
 	home   string // GnuPG's
+	// program signs instead of gpg, if set.
+	program string
 }
 
 // Need skips the test if a program is missing.
@@ -58,6 +61,11 @@ func SSHKeyOf(t testing.TB, name, kind string, args ...string) *Key {
 // "1d", "seconds=5").
 func PGPKey(t testing.TB, name, expire string) *Key {
 	t.Helper()
+	return newPGPKey(t, name, expire)
+}
+
+func newPGPKey(t testing.TB, name, expire string, options ...string) *Key {
+	t.Helper()
 	Need(t, "git", "gpg")
 	// GnuPG's sockets need a short path.
 	home, err := os.MkdirTemp("/tmp", "gpg")
@@ -71,7 +79,7 @@ func PGPKey(t testing.TB, name, expire string) *Key {
 		_ = os.RemoveAll(home)
 	})
 	mail := name + "@example.com"
-	k.GPG(t, "--quick-generate-key", fmt.Sprintf("%s <%s>", name, mail), "ed25519", "cert,sign", expire)
+	k.GPG(t, append(options, "--quick-generate-key", fmt.Sprintf("%s <%s>", name, mail), "ed25519", "cert,sign", expire)...)
 	for line := range strings.SplitSeq(k.GPG(t, "--with-colons", "--list-keys", mail), "\n") {
 		if f := strings.Split(line, ":"); f[0] == "fpr" {
 			k.Private = f[9]
@@ -79,6 +87,19 @@ func PGPKey(t testing.TB, name, expire string) *Key {
 		}
 	}
 	k.Export(t)
+	return k
+}
+
+// OldPGPKey makes an OpenPGP key whose owner lives at a time as gpg's
+// --faked-system-time takes it: it was made then, and signs then.
+func OldPGPKey(t testing.TB, name, expire, at string) *Key {
+	t.Helper()
+	k := newPGPKey(t, name, expire, "--faked-system-time", at)
+	k.program = filepath.Join(k.home, "gpg-then")
+	script := fmt.Sprintf("#!/bin/sh\nexec gpg --faked-system-time %s \"$@\"\n", at)
+	if err := os.WriteFile(k.program, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	return k
 }
 
@@ -145,6 +166,17 @@ func NewRepo(t testing.TB) *Repo {
 	return r
 }
 
+// Copy makes a second repository with the same content, which is faster than
+// making it again.
+func (r *Repo) Copy(t testing.TB) *Repo {
+	t.Helper()
+	c := &Repo{Dir: filepath.Join(t.TempDir(), "repo"), t: t, env: slices.Clone(r.env)}
+	if err := os.CopyFS(c.Dir, os.DirFS(r.Dir)); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 // Env adds variables to every later git command.
 func (r *Repo) Env(kv ...string) { r.env = append(r.env, kv...) }
 
@@ -194,7 +226,11 @@ func (k *Key) SignArgs() []string {
 	case k.Kind == "ssh":
 		return []string{"-c", "gpg.format=ssh", "-c", "user.signingkey=" + k.Private, "-c", "commit.gpgsign=true"}
 	}
-	return []string{"-c", "gpg.format=openpgp", "-c", "user.signingkey=" + k.Private, "-c", "commit.gpgsign=true"}
+	openpgp := []string{"-c", "gpg.format=openpgp"}
+	if k.program != "" {
+		openpgp = append(openpgp, "-c", "gpg.program="+k.program)
+	}
+	return append(openpgp, "-c", "user.signingkey="+k.Private, "-c", "commit.gpgsign=true")
 }
 
 func (r *Repo) with(k *Key) {
