@@ -52,6 +52,9 @@ func (f fluxRoot) Sync() boot.Sync {
 	case PhaseReady:
 		out.Phase, out.Reason = boot.Ready, "ReconciliationSucceeded"
 		out.Message = "Applied revision: " + out.Applied
+		if s.FluxComponents > 0 {
+			out.Message += fmt.Sprintf(", without %s of Flux's own components: bothy serves the Flux API itself", count(s.FluxComponents))
+		}
 	case PhaseDegraded:
 		out.Phase, out.Reason = boot.Failed, string(s.Reason)
 	}

@@ -90,7 +90,7 @@ func ownIn(data []byte) (*kustomizev1.Kustomization, error) {
 func (w *workloads) honour(ctx context.Context, own *kustomizev1.Kustomization, b *build.Options, a *apply.Options) error {
 	b.Kustomization = own
 	from := kustomization.OptionsOf(own)
-	a.Force, a.Prune, a.Ignore, a.HealthExprs = from.Force, from.Prune, from.Ignore, from.HealthExprs
+	a.Force, a.Prune, a.Ignore, a.HealthExprs, a.Self = from.Force, from.Prune, from.Ignore, from.HealthExprs, from.Self
 	if own.Spec.PostBuild == nil && own.Spec.Decryption == nil {
 		return nil
 	}

@@ -53,8 +53,10 @@ func (j *job) build(ctx context.Context) error {
 	}
 	j.site = next
 	j.snapshot.way.add(stepBuild, began)
-	if next.skipped > 0 {
-		j.report(Event{Reason: "FluxComponentsSkipped", Commit: j.snapshot.Commit, Message: fmt.Sprintf("%s of Flux's own components are left out: bothy serves the Flux API itself", count(next.skipped))}, nil)
+	if next.skipped == 0 {
+		j.board.update(func(s *Status) { s.FluxComponents = 0 })
+	} else {
+		j.report(Event{Reason: "FluxComponentsSkipped", Commit: j.snapshot.Commit, Message: fmt.Sprintf("%s of Flux's own components are left out: bothy serves the Flux API itself", count(next.skipped))}, func(s *Status) { s.FluxComponents = next.skipped })
 	}
 	return nil
 }

@@ -43,6 +43,9 @@ type Status struct {
 	Reason  reason `json:"reason,omitempty"`
 	// Suspended says that somebody suspended applying in the cluster.
 	Suspended bool `json:"suspended,omitempty"`
+	// FluxComponents counts the objects of Flux's own components in the site's
+	// directory, which are left out: bothy serves the Flux API itself.
+	FluxComponents int `json:"fluxComponents,omitempty"`
 	// Inventory lists what was applied from the site's directory.
 	Inventory []apply.ID    `json:"-"`
 	Objects   ObjectsStatus `json:"objects"`

@@ -90,8 +90,7 @@ func (w *workloads) reconcile(ctx context.Context, s *Snapshot) error {
 		var blocked *buildError
 		switch {
 		case errors.As(err, &blocked):
-			// The objects of the commit before stay as they are.
-			if err := j.pause(ctx, j.backoff(), nil); err != nil {
+			if err := j.hold(ctx, j.backoff()); err != nil {
 				return err
 			}
 		case err != nil:
@@ -226,18 +225,35 @@ func (j *job) idle(ctx context.Context, timer <-chan time.Time) error {
 	return nil
 }
 
-// pause waits for d, or until somebody asks or ready to go on is closed.
-func (j *job) pause(ctx context.Context, d time.Duration, on <-chan struct{}) error {
+// hold keeps the objects of the commit before as they are, for a while or
+// until somebody asks.
+func (j *job) hold(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-on:
-	case <-j.applyNow:
-	case <-ctx.Done():
-		return ctx.Err()
+	for {
+		select {
+		case <-timer.C:
+			return nil
+		case <-j.applyNow:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-j.moved:
+		}
+		if j.engine == nil {
+			continue
+		}
+		err := j.connected(ctx, func(ctx context.Context) error {
+			pass, err := j.engine.Sync(ctx)
+			if err == nil {
+				j.reportDrift(pass)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
 	}
-	return nil
 }
 
 // awaitResumed waits while the sync is suspended.

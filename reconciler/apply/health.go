@@ -104,7 +104,7 @@ func (e *Engine) unlooked() []*object {
 	defer e.mu.Unlock()
 	var todo []*object
 	needs := func(o *object) bool {
-		if o.res == nil || o.failure != nil || !o.counts() {
+		if o.res == nil || o.failure != nil || !e.counts(o) {
 			return false
 		}
 		return o.moved || o.tracked == nil && o.health.State != Current
@@ -140,7 +140,7 @@ func (e *Engine) summary() Summary {
 	defer e.mu.Unlock()
 	var s Summary
 	for _, o := range e.order {
-		if e.o.Wait && o.counts() || o.failure != nil {
+		if e.o.Wait && e.counts(o) || o.failure != nil {
 			s.add(o)
 		}
 	}

@@ -146,7 +146,9 @@ func (o *object) settled() bool {
 }
 
 // counts reports whether the object's health is of interest.
-func (o *object) counts() bool { return !o.policy.skip && !o.left }
+func (e *Engine) counts(o *object) bool {
+	return !o.policy.skip && !o.left && o.id.key() != e.o.Self.key()
+}
 
 // place says where the kind of the object lives, and puts an object without a
 // namespace where kubectl would.

@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"slices"
 	"time"
 
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -127,7 +128,12 @@ func (e *Engine) moved(o *object, s sighting) bool {
 		return false
 	}
 	o.moved = true
-	return o.foreign || e.o.Wait && o.counts() && !e.trivial(o)
+	return o.foreign || e.awaits(o) && e.counts(o) && !e.trivial(o)
+}
+
+// awaits reports whether the health of an object of the set counts.
+func (e *Engine) awaits(o *object) bool {
+	return e.o.Wait || slices.ContainsFunc(e.o.Extra, func(id ID) bool { return id.key() == o.id.key() })
 }
 
 // trivial reports whether the objects of a kind are as healthy as they will ever

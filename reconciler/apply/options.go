@@ -41,6 +41,9 @@ type Options struct {
 	Extra []ID
 	// Wait makes the health of all objects count; otherwise only that of Extra.
 	Wait bool
+	// Self is the object, if it is in the set, whose health says how healthy the
+	// set is. It does not count: it would wait for itself.
+	Self ID
 	Log  *slog.Logger
 }
 

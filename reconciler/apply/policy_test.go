@@ -322,6 +322,26 @@ func TestExtraObjectsCount(t *testing.T) {
 	w.until("gone", func(_ *apply.Pass, s apply.Summary) bool { return !s.Done() })
 }
 
+func TestOwnObjectsAreAwaitedAlone(t *testing.T) {
+	id := apply.ID{Group: "apps", Version: "v1", Kind: "Deployment", Namespace: "default", Name: "d"}
+	w := newWatched(t, func(o *apply.Options) { o.Wait, o.Extra = false, []apply.ID{id} })
+	w.SetReady("d", false)
+	w.set("1", configMap("a", "1"), deployment)
+	w.until("pending", func(_ *apply.Pass, s apply.Summary) bool { return s.Total == 1 && len(s.Pending) == 1 })
+	w.mark()
+	w.SetReady("d", true)
+	w.until("ready", func(_ *apply.Pass, s apply.Summary) bool { return s.Done() && s.Total == 1 })
+}
+
+func TestASetDoesNotWaitForItself(t *testing.T) {
+	w := newWatched(t, func(o *apply.Options) {
+		o.Self = apply.ID{Group: "apps", Version: "v1", Kind: "Deployment", Namespace: "default", Name: "d"}
+	})
+	w.SetReady("d", false)
+	w.set("1", configMap("a", "1"), deployment)
+	w.until("ready without itself", func(_ *apply.Pass, s apply.Summary) bool { return s.Done() && s.Total == 1 })
+}
+
 const widget = "{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition, metadata: {name: widgets.example.com}, spec: {group: example.com, scope: Namespaced, names: {kind: Widget, plural: widgets}, versions: [{name: v1}]}}"
 
 func TestHealthOfKinds(t *testing.T) {

@@ -84,12 +84,21 @@ func TestBootRepositoryIsShown(t *testing.T) {
 		t.Errorf("the Kustomization's status is wrong: %+v", k.Status)
 	}
 
+	// Its objects are the root's to apply, whatever its path holds.
+	s.publish("main@sha1:1b", map[string]string{"clusters/default/cm.yaml": configMap("of-the-root", "1")})
+	s.create(kustomization("a", func(k *kustomizev1.Kustomization) { k.Spec.Path = "./clusters/default"; k.Spec.NamePrefix = "a-" }))
+	s.isReady("a", "main@sha1:1b")
+	if got := s.valueOf("of-the-root"); got != "(none)" {
+		t.Errorf("the boot repository was applied like any other: %s", got)
+	}
+	s.bootSource(at("main@sha1:1b"))
+
 	// Nothing new: nothing is written.
 	s.Take()
 	root.set(func(*fakeRoot) {})
 	root.set(func(r *fakeRoot) { r.source.Refused, r.source.Refusal = "main@sha1:2", "is not signed" })
 	o = s.bootSource(func(o *sourcev1.GitRepository) bool { return conditions.IsFalse(o, meta.ReadyCondition) })
-	if o.Status.Artifact.Revision != "main@sha1:1" || conditions.GetReason(o, meta.ReadyCondition) != "VerificationError" {
+	if o.Status.Artifact.Revision != "main@sha1:1b" || conditions.GetReason(o, meta.ReadyCondition) != "VerificationError" {
 		t.Errorf("a refusal is not told: %s", describe(o.Status.Conditions))
 	}
 	if writes := s.Writes("flux-system"); len(writes) != 1 {

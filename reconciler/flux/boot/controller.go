@@ -82,8 +82,13 @@ type request struct {
 	number uint64
 }
 
-func (r *reconciler) attach(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+func (r *reconciler) attach(ctx context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
 	r.queue.Store(&queue)
+	r.env.Store.Subscribe(func(key source.Key) {
+		if key == source.BootKey && ctx.Err() == nil {
+			queue.AddAfter(reconcile.Request{NamespacedName: objectKey()}, settle)
+		}
+	})
 	queue.Add(reconcile.Request{NamespacedName: objectKey()})
 	return nil
 }

@@ -59,7 +59,7 @@ func showSync(o *kustomizev1.Kustomization, s Sync) {
 	}
 	switch s.Phase {
 	case Ready:
-		conditions.MarkTrue(o, meta.ReadyCondition, meta.ReconciliationSucceededReason, "Applied revision: %s", s.Applied)
+		conditions.MarkTrue(o, meta.ReadyCondition, meta.ReconciliationSucceededReason, "%s", s.Message)
 		conditions.MarkTrue(o, meta.HealthyCondition, meta.SucceededReason, "Health check passed")
 		conditions.Delete(o, meta.ReconcilingCondition)
 		o.Status.ObservedGeneration = o.Generation

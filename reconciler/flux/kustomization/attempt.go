@@ -317,6 +317,7 @@ func OptionsOf(obj *kustomizev1.Kustomization) apply.Options {
 		},
 		Force: spec.Force, Prune: spec.Prune, Guard: true,
 		HealthExprs: spec.HealthCheckExprs, Wait: spec.Wait,
+		Self: apply.ID{Group: kustomizev1.GroupVersion.Group, Version: kustomizev1.GroupVersion.Version, Kind: kustomizev1.KustomizationKind, Namespace: obj.Namespace, Name: obj.Name},
 	}
 	for _, rule := range spec.Ignore {
 		o.Ignore = append(o.Ignore, apply.IgnoreRule{Paths: rule.Paths, Target: rule.Target})
@@ -377,7 +378,11 @@ const maxListed = 10
 func failuresText(failures []*apply.Failure) string {
 	var lines []string
 	for _, f := range failures[:min(len(failures), maxListed)] {
-		lines = append(lines, f.Error())
+		line := subject(f.ID) + ": " + f.Problem
+		if f.Remedy != "" {
+			line += "; " + f.Remedy
+		}
+		lines = append(lines, line)
 	}
 	if more := len(failures) - maxListed; more > 0 {
 		lines = append(lines, fmt.Sprintf("and %d more", more))

@@ -63,6 +63,9 @@ func newReconciler(c client.Client, e env.Env) *reconciler {
 
 // Reconcile implements reconcile.Reconciler.
 func (r *reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	if isBoot(req.NamespacedName) {
+		return ctrl.Result{}, nil // asked for with all objects of its source
+	}
 	obj := &kustomizev1.Kustomization{}
 	err := r.client.Get(ctx, req.NamespacedName, obj)
 	switch {

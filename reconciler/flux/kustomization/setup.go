@@ -56,7 +56,7 @@ func Setup(mgr ctrl.Manager, e env.Env) error {
 		return err
 	}
 	return ctrl.NewControllerManagedBy(mgr).Named("kustomization").
-		For(&kustomizev1.Kustomization{}, builder.WithPredicates(notBoot(), asksForWork())).
+		For(&kustomizev1.Kustomization{}, builder.WithPredicates(asksForWork())).
 		Watches(&kustomizev1.Kustomization{}, handler.EnqueueRequestsFromMapFunc(r.dependents), builder.WithPredicates(readinessChanged())).
 		WatchesMetadata(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(r.readersOf(indexConfigMap))).
 		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.readersOf(indexSecret))).
@@ -93,7 +93,7 @@ func (r *reconciler) enqueue(priority int, names ...types.NamespacedName) {
 // notBoot leaves the boot repository's Kustomization to package boot.
 func notBoot() predicate.Predicate {
 	return predicate.NewPredicateFuncs(func(o client.Object) bool {
-		return o.GetNamespace() != source.BootKey.Namespace || o.GetName() != source.BootKey.Name
+		return !isBoot(client.ObjectKeyFromObject(o))
 	})
 }
 
@@ -188,4 +188,10 @@ func requests(names []types.NamespacedName) []reconcile.Request {
 		out[i].NamespacedName = name
 	}
 	return out
+}
+
+// isBoot reports whether an object is the site's own, which is reconciled with
+// the boot repository.
+func isBoot(name types.NamespacedName) bool {
+	return name.Namespace == source.BootKey.Namespace && name.Name == source.BootKey.Name
 }

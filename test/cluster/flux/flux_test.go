@@ -105,8 +105,8 @@ func (s *site) trace(t *testing.T) {
 }
 
 func (s *site) events(t *testing.T) {
-	s.shows(t, []string{"events", "--for", "Kustomization/apps"}, "Normal", "ReconciliationSucceeded", "kustomization/apps")
-	s.shows(t, []string{"events", "--for", "HelmRelease/shelf"}, "Normal", "InstallSucceeded", "helmrelease/shelf")
+	s.shows(t, []string{"events", "--for", "Kustomization/apps"}, "Normal", "ReconciliationSucceeded", "Kustomization/apps")
+	s.shows(t, []string{"events", "--for", "HelmRelease/shelf"}, "Normal", "InstallSucceeded", "HelmRelease/shelf")
 }
 
 func (s *site) export(t *testing.T) {
@@ -220,7 +220,7 @@ func (s *site) prunes(t *testing.T) {
 
 func (s *site) healthCheck(t *testing.T) {
 	s.repo.Write(t, "sick/sick.yaml", strings.NewReplacer("name: hello", "name: sick", "app: hello", "app: sick", "bothy.local/hello:1", "bothy.local/no-such-image:1").Replace(hello))
-	s.repo.Write(t, siteDir+"/sick.yaml", kustomization("sick", "  targetNamespace: shop\n  wait: true\n  timeout: 5s\n"))
+	s.repo.Write(t, siteDir+"/sick.yaml", strings.Replace(kustomization("sick", "  targetNamespace: shop\n  wait: true\n"), "timeout: 2m", "timeout: 5s", 1))
 	s.repo.Write(t, "after/after.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: after, namespace: shop}\n")
 	s.repo.Write(t, siteDir+"/after.yaml", kustomization("after", "  dependsOn:\n    - name: sick\n"))
 	s.push(t, "Something that does not start")
@@ -264,6 +264,10 @@ func (s *site) createAndDelete(t *testing.T) {
 		if err == nil && !hasLine(out, "apps", s.revision(t), "True") {
 			err = errors.New(out)
 		}
+		return err
+	})
+	s.wait(t, "its objects to be back", func() error {
+		_, err := s.kube.In("shop").Output(t.Context(), "get", "deployment", "hello")
 		return err
 	})
 	s.kube.In("shop").Rollout(t, patience, "deployment/hello")

@@ -98,7 +98,12 @@ func (r *controller) attempt(ctx context.Context, job *jobs.Job, w *work, save f
 	}
 	a.save = save
 	a.want = w.want
-	if a.meta, err = a.want.metadata(); err != nil {
+	if a.meta, err = a.want.metadata(); err != nil && r.newer(w) {
+		// The artifact was replaced, and its file with it.
+		a.want = w.want
+		a.meta, err = a.want.metadata()
+	}
+	if err != nil {
 		err = fmt.Errorf("could not load chart: %w", err)
 		if conditions.GetMessage(w.object, meta.ReadyCondition) != err.Error() {
 			r.env.Events.Event(w.object, eventv1.EventSeverityError, v2.ArtifactFailedReason, err.Error(), nil)
@@ -111,6 +116,17 @@ func (r *controller) attempt(ctx context.Context, job *jobs.Job, w *work, save f
 		a.log.Warn("release is not in order", "error", err)
 	}
 	return out, err
+}
+
+// newer takes the artifact that the source has now, and tells whether it is
+// another one.
+func (r *controller) newer(w *work) bool {
+	now := r.env.Store.Get(reference(w.object))
+	if now == nil || now == w.want.artifact {
+		return false
+	}
+	w.want.artifact = now
+	return true
 }
 
 // newAttempt connects to the cluster of a release.

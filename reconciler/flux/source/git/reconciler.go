@@ -68,9 +68,8 @@ func Setup(mgr ctrl.Manager, e env.Env) error {
 	if err := mgr.Add(manager.RunnableFunc(r.removeLeftovers)); err != nil {
 		return err
 	}
-	notBoot := predicate.NewPredicateFuncs(func(o client.Object) bool { return keyOf(client.ObjectKeyFromObject(o)) != source.BootKey })
 	return ctrl.NewControllerManagedBy(mgr).Named("gitrepository").
-		For(&sourcev1.GitRepository{}, builder.WithPredicates(notBoot, predicate.Or(predicate.GenerationChangedPredicate{}, predicates.ReconcileRequestedPredicate{}))).
+		For(&sourcev1.GitRepository{}, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicates.ReconcileRequestedPredicate{}))).
 		WatchesRawSource(crsource.Func(r.attach)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: workers}).
 		Complete(r)
@@ -134,6 +133,9 @@ func (r *reconciler) attach(ctx context.Context, queue workqueue.TypedRateLimiti
 
 // Reconcile implements reconcile.Reconciler.
 func (r *reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	if keyOf(req.NamespacedName) == source.BootKey {
+		return ctrl.Result{}, nil // whatever asks for it: package boot keeps it
+	}
 	obj := &sourcev1.GitRepository{}
 	err := r.client.Get(ctx, req.NamespacedName, obj)
 	switch {
