@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"fmt"
+
 	"github.com/bothy-os/bothy/reconciler/flux/boot"
 )
 

@@ -85,8 +85,10 @@ func (j *job) firstApplied(pass *apply.Pass, summary apply.Summary, change func(
 	if !j.snapshot.resumed {
 		j.metrics.applied.Observe(now.Sub(j.snapshot.AcceptedAt).Seconds())
 	}
-	changes := j.changes
-	j.note(history.Entry{Commit: commit, AppliedAt: now.UTC(), Changes: &changes})
+	if !j.snapshot.resumed || j.outcomeOf(commit) == "" {
+		changes := j.changes
+		j.note(history.Entry{Commit: commit, AppliedAt: now.UTC(), Changes: &changes})
+	}
 	j.report(Event{Reason: "Applied", Commit: commit, Message: fmt.Sprintf("applied commit %.12s: %s, %d sent, in %s", commit, count(summary.Total), pass.Sent, now.Sub(j.began).Round(time.Millisecond))}, change)
 }
 

@@ -68,18 +68,31 @@ const tracerName = "github.com/bothy-os/bothy/reconciler"
 func (r *Reconciler) finish(s *Snapshot, outcome history.Outcome, message string) {
 	now := time.Now().UTC()
 	steps := s.way.end()
+	if s.resumed && r.outcomeOf(s.Commit) == outcome {
+		return // it had arrived before this process began
+	}
 	e := history.Entry{Commit: s.Commit, Outcome: outcome, Message: message, EndedAt: now}
 	for _, st := range steps {
 		e.Steps = append(e.Steps, history.Step{Name: st.name, Took: st.end.Sub(st.begin)})
 	}
 	r.note(e)
-	if len(steps) == 0 {
+	if len(steps) == 0 || s.resumed {
 		return
 	}
-	if outcome == history.Ready && !s.AcceptedAt.IsZero() && !s.resumed {
+	if outcome == history.Ready {
 		r.metrics.ready.Observe(now.Sub(s.AcceptedAt).Seconds())
 	}
 	r.trace(s, steps, outcome, message)
+}
+
+// outcomeOf is how the way of a commit ended, as far as the history knows.
+func (r *Reconciler) outcomeOf(commit string) history.Outcome {
+	for _, e := range r.history.Entries(1) {
+		if e.Commit == commit {
+			return e.Outcome
+		}
+	}
+	return ""
 }
 
 // trace sends the way of a commit to the collector, if there is one.

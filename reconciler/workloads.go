@@ -54,7 +54,7 @@ func (w *workloads) run(ctx context.Context, ready func()) error {
 			err := w.reconcile(until, s)
 			ended := until.Err() != nil
 			cancel()
-			if err != nil && !ended {
+			if !ended {
 				return err
 			}
 		}
@@ -79,7 +79,7 @@ func untilClosed(ctx context.Context, ch <-chan struct{}) (context.Context, cont
 	return out, cancel
 }
 
-// reconcile works on one commit until ctx ends.
+// reconcile works on one commit until ctx ends, and returns why it ended.
 func (w *workloads) reconcile(ctx context.Context, s *Snapshot) error {
 	j := &job{workloads: w, snapshot: s, retry: objectRetryMin}
 	for {

@@ -63,7 +63,7 @@ func packFile(w *tar.Writer, dir, name string) error {
 	if err != nil {
 		return err
 	}
-	data, err := os.ReadFile(path) //nolint:gosec // a file of the directory that was asked for
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}

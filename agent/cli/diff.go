@@ -79,7 +79,7 @@ func askPreview(ctx context.Context, target string, ask func(rev string, archive
 		}
 		return ask("", archive)
 	}
-	id, err := exec.CommandContext(ctx, "git", "rev-parse", "--verify", "--quiet", "--end-of-options", target+"^{commit}").Output() //nolint:gosec // the operator's own argument, after the options
+	id, err := exec.CommandContext(ctx, "git", "rev-parse", "--verify", "--quiet", "--end-of-options", target+"^{commit}").Output()
 	if err != nil {
 		return ask(target, nil)
 	}

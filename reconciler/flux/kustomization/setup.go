@@ -28,6 +28,11 @@ import (
 // owner is the field manager of status and finalizers: Flux's name.
 const owner = "kustomize-controller"
 
+// workers is how many objects are worked on at a time. Nearly all of the time of
+// a reconcile is that of etcd's writes, which it makes together for whoever
+// waits, so that many at a time cost little more than few.
+const workers = 3 * env.Workers
+
 // The indexes of the cache. Each value is "<namespace>/<name>", that of sources
 // a source.Key.
 const (
@@ -62,7 +67,7 @@ func Setup(mgr ctrl.Manager, e env.Env) error {
 		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.readersOf(indexSecret))).
 		WatchesRawSource(crsource.Func(r.attach)).
 		WithOptions(controller.Options{
-			MaxConcurrentReconciles: env.Workers,
+			MaxConcurrentReconciles: workers,
 			UsePriorityQueue:        new(true),
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](retryMin, retryMax),
 		}).
@@ -88,13 +93,6 @@ func (r *reconciler) enqueue(priority int, names ...types.NamespacedName) {
 		requests[i].NamespacedName = name
 	}
 	(*q).AddWithOpts(priorityqueue.AddOpts{Priority: &priority}, requests...)
-}
-
-// notBoot leaves the boot repository's Kustomization to package boot.
-func notBoot() predicate.Predicate {
-	return predicate.NewPredicateFuncs(func(o client.Object) bool {
-		return !isBoot(client.ObjectKeyFromObject(o))
-	})
 }
 
 // asksForWork passes what only somebody else can have written.
