@@ -15,6 +15,7 @@ git|git|the cluster is described by a Git repository|build
 ssh-keygen|openssh-client|makes the key that signs your commits|build
 mount|mount|mounts volumes into pods|build
 gpg|gnupg|the tests sign commits with OpenPGP too|test
+openssl|openssl|the tests sign commits with x509 certificates too|test
 clang-19|clang-19|compiles the eBPF programs to the committed objects|generate
 llvm-strip-19|llvm-19|removes debug sections from them|generate
 /usr/include/bpf/bpf_helpers.h|libbpf-dev|declares the kernel functions they call|generate

@@ -20,6 +20,11 @@ const (
 	apiRetrySlow = time.Second
 	apiFastFor   = 30 * time.Second
 
+	// While many objects are on their way their health is looked at together:
+	// each look is a request, and their status moves several times.
+	crowd      = 20
+	crowdPause = 500 * time.Millisecond
+
 	objectRetryMin = time.Second
 	objectRetryMax = time.Minute
 )
@@ -133,6 +138,11 @@ func (j *job) run(ctx context.Context) error {
 		}
 		if err := j.idle(ctx, timer); err != nil {
 			return err
+		}
+		if len(summary.Pending) > crowd {
+			if err := sleep(ctx, crowdPause); err != nil {
+				return err
+			}
 		}
 		if err := j.awaitResumed(ctx); err != nil {
 			return err
