@@ -102,9 +102,15 @@ func BenchmarkHeld(b *testing.B) {
 		if _, err := e.Sync(context.Background()); err != nil {
 			b.Fatal(err)
 		}
+		poll, deadline := time.NewTicker(time.Millisecond), time.After(time.Minute)
 		for hub.Stats().Objects < len(objects) {
-			time.Sleep(time.Millisecond)
+			select {
+			case <-poll.C:
+			case <-deadline:
+				b.Fatalf("the hub sees %d of %d objects after a minute", hub.Stats().Objects, len(objects))
+			}
 		}
+		poll.Stop()
 		with := heap()
 		e.Close()
 		cancel()

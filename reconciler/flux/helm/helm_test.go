@@ -207,16 +207,18 @@ func (s *site) run() {
 // eventually waits until what does not fail.
 func (s *site) eventually(what func() error) {
 	s.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	poll, deadline := time.NewTicker(5*time.Millisecond), time.After(20*time.Second)
+	defer poll.Stop()
 	for {
 		err := what()
 		if err == nil {
 			return
 		}
-		if time.Now().After(deadline) {
+		select {
+		case <-poll.C:
+		case <-deadline:
 			s.Fatalf("in vain: %v\nevents:\n%s", err, strings.Join(s.events.lines(), "\n"))
 		}
-		time.Sleep(5 * time.Millisecond) //nolint:forbidigo // the poll of a condition with a deadline
 	}
 }
 
