@@ -44,6 +44,19 @@ func (s *Status) Serving() bool {
 	return s.Node.Ready && len(s.Blockers()) == 0
 }
 
+// Starting returns the names of the components that are on their way up. A node
+// can serve before all of them are there: the Flux API, for one, opens after
+// the first workloads run.
+func (s *Status) Starting() []string {
+	var out []string
+	for _, c := range s.Components {
+		if c.State != supervise.Ready && c.State != supervise.Done && c.LastError == "" {
+			out = append(out, c.Name)
+		}
+	}
+	return out
+}
+
 // Blockers says what keeps the node from serving, for people.
 func (s *Status) Blockers() []string {
 	var out []string

@@ -11,9 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
-	"time"
 
 	"github.com/bothy-os/bothy/bootstrap"
 	"github.com/bothy-os/bothy/bootstrap/paths"
@@ -38,7 +36,6 @@ const metricsServing = "metrics-serving"
 // error of an upstream component that ended: those keep state in the process
 // and cannot be started twice in it, so that the agent starts a new process.
 func RunKube(ctx context.Context) error {
-	debug.SetGCPercent(gcPercent)
 	file := logfile.Open(filepath.Join(boot.StateDir, "logs"), "kube")
 	defer file.Close()
 	log := file.Logger(slog.LevelInfo)
@@ -85,9 +82,10 @@ func runKube(ctx context.Context, log *slog.Logger) error {
 	components := []supervise.Component{{Name: "kube-status", Run: func(ctx context.Context, ready func()) error {
 		mux := http.NewServeMux()
 		mux.HandleFunc("GET /v1/status", statusHandler(status, sup.Changed))
+		mux.HandleFunc("GET /v1/profile/{kind}", profileHandler)
 		return serveSocket(ctx, kubeSocket, mux, ready)
 	}}}
-	components = append(components, trimComponent())
+	components = append(components, memoryComponent())
 	components = slices.Concat(components, cp.Components(), n.Components(), im.Components())
 	if sup, err = supervise.New(log, components...); err != nil {
 		return err
@@ -130,22 +128,5 @@ func nodeConfig(c *KubeConfig, log *slog.Logger) node.Config {
 		MachineKubeconfig: p.Kubeconfig(machineIdentity),
 		After:             node.After{Certificates: bootstrap.ComponentPKI, API: bootstrap.ComponentAPIServer, Objects: bootstrap.ComponentSystemObjects},
 		Log:               log.With("wing", "node"),
-	}
-}
-
-// trimDelay is when the last controller has read what it keeps.
-const trimDelay = 15 * time.Second
-
-// trimComponent gives back, once, the memory that only the start needed; the
-// runtime would keep it for minutes.
-func trimComponent() supervise.Component {
-	return supervise.Component{
-		Name: "memory-trim", After: []string{node.Volumes, node.MetricsAPI, bootstrap.ComponentControllerManager}, Restart: supervise.RunOnce,
-		Run: func(ctx context.Context, ready func()) error {
-			ready() // nobody waits for it
-			wait(ctx, trimDelay)
-			debug.FreeOSMemory()
-			return nil
-		},
 	}
 }

@@ -32,6 +32,7 @@ func (h *hall) statusComponent() supervise.Component {
 		mux.HandleFunc("POST /v1/reconcile", h.serveReconcile)
 		mux.HandleFunc("GET /v1/history", h.serveHistory)
 		mux.HandleFunc("POST /v1/diff", h.servePreview)
+		mux.HandleFunc("GET /v1/profile/{kind}", h.serveProfile)
 		mux.Handle("GET /metrics", h.metricsHandler())
 		return serveSocket(ctx, boot.AgentSocket, mux, ready)
 	}}

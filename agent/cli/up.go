@@ -239,6 +239,9 @@ func (w *upWait) wait(ctx context.Context) (*agent.Status, error) {
 			done = st.Serving()
 			return !done && hopeless == nil
 		})
+		if done {
+			w.settle(ctx)
+		}
 		if done || hopeless != nil {
 			return w.last, hopeless
 		}
@@ -251,6 +254,22 @@ func (w *upWait) wait(ctx context.Context) (*agent.Status, error) {
 		}
 	}
 	return w.last, context.Cause(ctx)
+}
+
+// settleLimit is how long a node that serves may take for the components that
+// no workload waits for.
+const settleLimit = 10 * time.Second
+
+// settle waits for those components, so that whatever an operator asks for next
+// is there. The node serves without them: one that is late is not an error.
+func (w *upWait) settle(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, settleLimit)
+	defer cancel()
+	_ = w.client.Follow(ctx, func(st *agent.Status) bool {
+		w.last = st
+		w.progress.show(st)
+		return len(st.Starting()) > 0
+	})
 }
 
 // hopeless returns why waiting longer would be of no use: there is no accepted

@@ -56,8 +56,10 @@ type Config struct {
 
 // Controllers is the component that reconciles the objects of the Flux API.
 type Controllers struct {
-	cfg     Config
-	setups  []Setup
+	cfg    Config
+	setups []Setup
+	// booted is closed when the objects of the boot repository are there.
+	booted  chan struct{}
 	metrics *metricSet
 
 	// preparing guards what prepare does, which the component and the reconciler
@@ -71,7 +73,9 @@ func New(cfg Config) *Controllers {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Controllers{cfg: cfg, setups: setups(cfg), metrics: newMetrics()}
+	c := &Controllers{cfg: cfg, booted: make(chan struct{}), metrics: newMetrics()}
+	c.setups = setups(cfg, sync.OnceFunc(func() { close(c.booted) }))
+	return c
 }
 
 // The pauses between attempts to reach an API server that is not there yet.
@@ -81,7 +85,8 @@ const (
 )
 
 // Run is the component's body: it works until ctx ends. It calls ready when the
-// definitions are served and all controllers run.
+// definitions are served, all controllers run and the boot repository's objects
+// are there.
 func (c *Controllers) Run(ctx context.Context, ready func()) error {
 	config, err := c.connect(ctx)
 	if err != nil {
@@ -92,10 +97,14 @@ func (c *Controllers) Run(ctx context.Context, ready func()) error {
 		return fmt.Errorf("set up flux controllers: %w", err)
 	}
 	started := make(chan struct{})
-	if err := mgr.Add(manager.RunnableFunc(func(context.Context) error {
+	if err := mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
 		// The manager starts it after the caches, which hold all objects then.
-		ready()
 		close(started)
+		select {
+		case <-c.booted:
+			ready()
+		case <-ctx.Done():
+		}
 		return nil
 	})); err != nil {
 		return fmt.Errorf("set up flux controllers: %w", err)

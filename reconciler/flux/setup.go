@@ -15,14 +15,16 @@ import (
 
 // setups lists the controllers. Sources come first, so that what builds from
 // them finds their artifacts.
-func setups(cfg Config) []Setup {
+func setups(cfg Config, booted func()) []Setup {
 	hooks := cfg.Hooks
 	if hooks == nil {
 		hooks = notify.NewHooks()
 	}
 	out := []Setup{git.Setup, oci.Setup, bucket.Setup, hooks.Setup, kustomization.Setup, helm.Setup}
 	if cfg.Root != nil {
-		out = append(out, func(mgr ctrl.Manager, e env.Env) error { return boot.Setup(mgr, e, cfg.Root) })
+		out = append(out, func(mgr ctrl.Manager, e env.Env) error { return boot.Setup(mgr, e, cfg.Root, booted) })
+	} else {
+		booted()
 	}
 	return out
 }

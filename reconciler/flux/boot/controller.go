@@ -42,9 +42,9 @@ func objectKey() types.NamespacedName {
 	return types.NamespacedName{Namespace: source.BootKey.Namespace, Name: source.BootKey.Name}
 }
 
-// Setup registers the controller.
-func Setup(mgr ctrl.Manager, e env.Env, root Root) error {
-	r := &reconciler{client: mgr.GetClient(), env: e, root: root}
+// Setup registers the controller. It calls written once both objects are there.
+func Setup(mgr ctrl.Manager, e env.Env, root Root, written func()) error {
+	r := &reconciler{client: mgr.GetClient(), env: e, root: root, written: written}
 	named := predicate.NewPredicateFuncs(func(o client.Object) bool { return client.ObjectKeyFromObject(o) == objectKey() })
 	both := handler.EnqueueRequestsFromMapFunc(func(context.Context, client.Object) []reconcile.Request {
 		return []reconcile.Request{{NamespacedName: objectKey()}}
@@ -66,7 +66,9 @@ type reconciler struct {
 	client client.Client
 	env    env.Env
 	root   Root
-	queue  atomic.Pointer[workqueue.TypedRateLimitingInterface[reconcile.Request]]
+	// written is called when both objects are there.
+	written func()
+	queue   atomic.Pointer[workqueue.TypedRateLimitingInterface[reconcile.Request]]
 
 	// The objects as last written: the cache may be behind.
 	source *sourcev1.GitRepository
@@ -116,6 +118,7 @@ func (r *reconciler) Reconcile(ctx context.Context, _ ctrl.Request) (ctrl.Result
 	if err := r.reconcileSync(ctx); err != nil {
 		return ctrl.Result{}, fmt.Errorf("the Kustomization of the boot repository: %w", err)
 	}
+	r.written()
 	return ctrl.Result{}, nil
 }
 

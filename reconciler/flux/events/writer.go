@@ -16,8 +16,10 @@ import (
 )
 
 const (
-	writesPerSecond = 20
-	writeBurst      = 40
+	// Each event costs the API server as much as the change it tells of. When many
+	// objects change at once the changes come first.
+	writesPerSecond = 5
+	writeBurst      = 10
 	writeTimeout    = 5 * time.Second
 	// patience is how long one event may hold up those behind it while the API
 	// server is away.

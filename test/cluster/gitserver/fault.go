@@ -1,6 +1,7 @@
 package gitserver
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -104,6 +105,10 @@ type faultyWriter struct {
 	fault    Fault
 	released <-chan struct{}
 	sent     int64
+	// packAt is where in the answer the pack begins, 0 until it does; tail is
+	// the end of what was sent before, in which the pack's magic may begin.
+	packAt int64
+	tail   []byte
 }
 
 var errCut = errors.New("cut off, as the fault says")
@@ -114,7 +119,7 @@ func (f *faultyWriter) Write(p []byte) (int, error) {
 			return f.truncate(p)
 		}
 		if f.fault.CorruptPack {
-			p = corrupted(p, f.sent)
+			p = f.corrupted(p)
 		}
 	}
 	f.sent += int64(len(p))
@@ -134,13 +139,26 @@ func (f *faultyWriter) truncate(p []byte) (int, error) {
 	return written, errors.Join(errCut, err)
 }
 
-// corruptFrom leaves the answers intact in which a server and a client agree on
-// what to send, and the head of the pack.
-const corruptFrom = 100
+// packMagic begins a pack. Answers without one, in which a server and a client
+// agree on what to send, stay as they are: what a client makes of damage there
+// depends on which bytes it hits.
+const packMagic = "PACK"
 
-func corrupted(p []byte, offset int64) []byte {
+// corruptFrom leaves the head of the pack intact.
+const corruptFrom = 32
+
+func (f *faultyWriter) corrupted(p []byte) []byte {
+	if f.packAt == 0 {
+		seen := append(f.tail, p...)
+		at := bytes.Index(seen, []byte(packMagic))
+		if at < 0 {
+			f.tail = append([]byte(nil), seen[max(0, len(seen)-len(packMagic)+1):]...)
+			return p
+		}
+		f.packAt = f.sent - int64(len(f.tail)) + int64(at)
+	}
 	out := append([]byte(nil), p...)
-	for i := max(0, corruptFrom-offset); i < int64(len(out)); i += 50 {
+	for i := max(0, f.packAt+corruptFrom-f.sent); i < int64(len(out)); i += 50 {
 		out[i] ^= 0x55
 	}
 	return out
