@@ -16,6 +16,9 @@ var dropReasons = []string{
 	"refused-no-endpoint",
 	"refused-no-service",
 	"refused-no-flow",
+	"policy-ingress",
+	"policy-egress",
+	"refused-revoked",
 }
 
 // Drops reads how many packets and connection attempts were dropped or

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"github.com/cilium/ebpf"
 )
@@ -22,6 +23,8 @@ var layouts = map[string]int{
 	"endpoints":      1,
 	"ifaces":         1,
 	"nats":           1,
+	"policy_peers":   1,
+	"policy_rules":   1,
 	"services":       1,
 	"slots":          1,
 	"sock_peers":     1,
@@ -40,6 +43,8 @@ type Sizes struct {
 type Tables struct {
 	dir  string
 	byID map[string]*ebpf.Map
+
+	stateMu sync.Mutex
 }
 
 // Open opens every map of spec under dir, a directory of a bpffs, and creates
@@ -157,14 +162,26 @@ func (t *Tables) State() (State, error) {
 
 // SetServicesSynced records that the services table is complete.
 func (t *Tables) SetServicesSynced() error {
+	return t.changeState(func(s *State) { s.ServicesSynced = true })
+}
+
+// changeState is for several writers of the one row, each of its own field.
+func (t *Tables) changeState(change func(*State)) error {
+	t.stateMu.Lock()
+	defer t.stateMu.Unlock()
 	s, err := t.State()
 	if err != nil {
 		return err
 	}
-	if s.ServicesSynced {
+	before := s
+	if change(&s); s == before {
 		return nil
 	}
-	if err := t.byID["state"].Put(uint32(0), [2]uint32{s.PolicyRevision, 1}); err != nil {
+	row := [2]uint32{s.PolicyRevision}
+	if s.ServicesSynced {
+		row[1] = 1
+	}
+	if err := t.byID["state"].Put(uint32(0), row); err != nil {
 		return fmt.Errorf("write state row: %w", err)
 	}
 	return nil

@@ -21,6 +21,9 @@ enum drop_reason {
 	REFUSED_NO_ENDPOINT,      /* answered with RST, ICMP or ECONNREFUSED */
 	REFUSED_NO_SERVICE,       /* same, no such port on this service address */
 	REFUSED_NO_FLOW,          /* same, state of the flow was lost */
+	DROP_POLICY_INGRESS,      /* a policy of the receiving pod does not allow it */
+	DROP_POLICY_EGRESS,       /* a policy of the sending pod does not allow it */
+	REFUSED_REVOKED,          /* a connection that policy no longer allows: both ends got a RST */
 	DROP_REASONS
 };
 

@@ -1,0 +1,177 @@
+package maps
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/bothy-os/bothy/netdata/bpf"
+)
+
+// SCTP is filtered by policy. It is not balanced.
+const SCTP Protocol = 132
+
+// What an endpoint's identity says: in which directions the pod is isolated, and the number of its
+// subject. Zero is a pod that no policy selects.
+const (
+	IsolatedIngress uint32 = 1 << 31
+	IsolatedEgress  uint32 = 1 << 30
+	// SubjectMax is the largest subject number.
+	SubjectMax uint32 = 1<<24 - 1
+	// DenyAll is the identity of a pod about which nothing is known: rules of subject 0 do
+	// not exist.
+	DenyAll = IsolatedIngress | IsolatedEgress
+)
+
+// PolicyRule allows something; there are no rules that deny.
+type PolicyRule struct {
+	// Subject is a number, of 1 to SubjectMax, and a direction: IsolatedIngress or
+	// IsolatedEgress.
+	Subject uint32
+	// Peer is the number of the other end, 0 for anybody.
+	Peer uint32
+	// Proto is 0 for every protocol; then there is no port.
+	Proto Protocol
+	// Port with PortBits is a range of ports as a prefix: 0 bits are all ports, 16 are one.
+	Port     uint16
+	PortBits uint8
+}
+
+const (
+	ruleBitsPeer = 64 // subject and peer
+	ruleBitsPort = 80 // and protocol
+)
+
+func (r PolicyRule) key() bpf.IPv4RuleKey {
+	k := bpf.IPv4RuleKey{Bits: ruleBitsPeer, Subject: r.Subject, Peer: r.Peer}
+	if r.Proto != 0 {
+		k.Bits = ruleBitsPort + uint32(r.PortBits)
+		k.Proto, k.Port = uint8(r.Proto), netPort(r.Port)
+	}
+	return k
+}
+
+func fromRuleKey(k bpf.IPv4RuleKey) PolicyRule {
+	r := PolicyRule{Subject: k.Subject, Peer: k.Peer}
+	if k.Bits > ruleBitsPeer {
+		r.Proto, r.Port, r.PortBits = Protocol(k.Proto), hostPort(k.Port), uint8(k.Bits-ruleBitsPort)
+	}
+	return r
+}
+
+// PolicyRules reads all rules.
+func (t *Tables) PolicyRules() ([]PolicyRule, error) {
+	var out []PolicyRule
+	err := each(t.byID["policy_rules"], func(k bpf.IPv4RuleKey, _ uint32) { out = append(out, fromRuleKey(k)) })
+	if err != nil {
+		return nil, fmt.Errorf("policy rules: %w", err)
+	}
+	return out, nil
+}
+
+// PutPolicyRules adds rules; those that exist stay as they are.
+func (t *Tables) PutPolicyRules(rules []PolicyRule) error {
+	keys, ones := make([]bpf.IPv4RuleKey, len(rules)), make([]uint32, len(rules))
+	for i, r := range rules {
+		keys[i], ones[i] = r.key(), 1
+	}
+	return putAll(t.byID["policy_rules"], "policy rules", keys, ones)
+}
+
+// DeletePolicyRules removes rules; missing ones are not an error.
+func (t *Tables) DeletePolicyRules(rules []PolicyRule) error {
+	for _, r := range rules {
+		if err := ignoreMissing(t.byID["policy_rules"].Delete(r.key())); err != nil {
+			return fmt.Errorf("delete policy rule: %w", err)
+		}
+	}
+	return nil
+}
+
+func peerKey(p netip.Prefix) bpf.IPv4PeerKey {
+	return bpf.IPv4PeerKey{Bits: uint32(p.Bits()), Addr: addr4(p.Addr())}
+}
+
+// PolicyPeers reads the numbers of addresses.
+func (t *Tables) PolicyPeers() (map[netip.Prefix]uint32, error) {
+	out := map[netip.Prefix]uint32{}
+	err := each(t.byID["policy_peers"], func(k bpf.IPv4PeerKey, number uint32) {
+		out[netip.PrefixFrom(fromAddr4(k.Addr), int(k.Bits))] = number
+	})
+	if err != nil {
+		return nil, fmt.Errorf("policy peers: %w", err)
+	}
+	return out, nil
+}
+
+// PutPolicyPeers gives addresses their numbers. Of several prefixes that hold an
+// address the longest counts.
+func (t *Tables) PutPolicyPeers(peers map[netip.Prefix]uint32) error {
+	var keys []bpf.IPv4PeerKey
+	var numbers []uint32
+	for p, n := range peers {
+		keys, numbers = append(keys, peerKey(p)), append(numbers, n)
+	}
+	return putAll(t.byID["policy_peers"], "policy peers", keys, numbers)
+}
+
+// DeletePolicyPeers removes addresses; missing ones are not an error.
+func (t *Tables) DeletePolicyPeers(peers []netip.Prefix) error {
+	for _, p := range peers {
+		if err := ignoreMissing(t.byID["policy_peers"].Delete(peerKey(p))); err != nil {
+			return fmt.Errorf("delete policy peer %s: %w", p, err)
+		}
+	}
+	return nil
+}
+
+// SetIdentity changes what policy knows a pod by. A pod that is not connected is not an
+// error: false is returned.
+func (t *Tables) SetIdentity(addr netip.Addr, identity uint32) (bool, error) {
+	var row bpf.IPv4Endpoint
+	err := t.byID["endpoints"].Lookup(addr4(addr), &row)
+	if err == nil {
+		row.Identity = identity
+		err = t.byID["endpoints"].Update(addr4(addr), row, ebpf.UpdateExist)
+	}
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("set policy identity of %s: %w", addr, err)
+	}
+	return true, nil
+}
+
+// NextPolicyRevision has every established flow judged anew on its next packet.
+func (t *Tables) NextPolicyRevision() error {
+	return t.changeState(func(s *State) { s.PolicyRevision++ })
+}
+
+func putAll[K, V any](m *ebpf.Map, what string, keys []K, values []V) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	_, err := m.BatchUpdate(keys, values, nil)
+	if errors.Is(err, unix.ENOSPC) {
+		return fmt.Errorf("write %d %s: the table holds at most %d rows: %w", len(keys), what, m.MaxEntries(), err)
+	}
+	if err != nil {
+		return fmt.Errorf("write %d %s: %w", len(keys), what, err)
+	}
+	return nil
+}
+
+// Settled returns when no program runs any more that began before the call: what such a
+// one has read of rows that were replaced may then be deleted.
+func Settled() error {
+	// One of the few system calls that wait for what the kernel calls a grace period.
+	const global = 1 // MEMBARRIER_CMD_GLOBAL
+	if _, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, global, 0, 0); errno != 0 {
+		return fmt.Errorf("wait for running programs: membarrier: %w", errno)
+	}
+	return nil
+}
