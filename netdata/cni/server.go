@@ -23,14 +23,33 @@ import (
 
 // Dataplane is what makes an interface a pod's.
 type Dataplane interface {
+	// Await returns when the pod is known well enough to be connected, or with ctx; then the
+	// error says what is missing.
+	Await(ctx context.Context, pod Pod) error
 	// Connect puts the pod's rows into the maps and attaches the programs to
 	// the host side; also when that was done before, to replace what is there.
-	Connect(dev netlink.Link, addr netip.Addr, mac net.HardwareAddr) error
-	// Disconnect undoes it. The interface may be gone: then index is 0.
-	Disconnect(devName string, index int, addr netip.Addr) error
+	Connect(dev netlink.Link, pod Pod, addrs []netip.Addr, mac net.HardwareAddr) error
+	// Disconnect undoes it. The interface may be gone: then index is 0. Without
+	// addresses, they are those that the maps have for the interface.
+	Disconnect(devName string, index int, addrs []netip.Addr) error
 	// Pods are the addresses in the maps and their interfaces.
 	Pods() (map[netip.Addr]int, error)
 }
+
+// Pod is what the runtime says an attachment is for; zero if it says nothing.
+type Pod struct {
+	Namespace, Name, UID string
+}
+
+func (p Pod) String() string {
+	if p.Name == "" {
+		return ""
+	}
+	return p.Namespace + "/" + p.Name
+}
+
+// awaitTimeout is less than the runtime waits for an answer.
+const awaitTimeout = 15 * time.Second
 
 // Config says where the server finds and keeps things.
 type Config struct {
@@ -41,7 +60,7 @@ type Config struct {
 	Dir string
 	// ConfDir is where the container runtime looks for its network configuration.
 	ConfDir string
-	// MTU of the pods' interfaces, in bytes.
+	// MTU of the pods' interfaces, in bytes; see also [Server.SetMTU].
 	MTU int
 	Log *slog.Logger
 }
@@ -53,22 +72,23 @@ type Server struct {
 	records   records
 
 	// One request at a time: the kernel serialises changes to links anyway.
-	mu   sync.Mutex
-	pool *ipam.Pool
+	mu    sync.Mutex
+	pools ipam.Ranges
+	mtu   int
 }
 
 // New only stores its arguments.
 func New(cfg Config, dataplane Dataplane) *Server {
-	return &Server{cfg: cfg, dataplane: dataplane, records: records{dir: filepath.Join(cfg.Dir, "pods")}}
+	return &Server{cfg: cfg, dataplane: dataplane, records: records{dir: filepath.Join(cfg.Dir, "pods")}, mtu: cfg.MTU}
 }
 
 func (s *Server) deletedDir() string { return filepath.Join(s.cfg.Dir, "deleted") }
 
-// Serve hands out addresses of the given range and answers requests until ctx
+// Serve hands out addresses of the given ranges, one per family, and answers requests until ctx
 // ends. It calls ready when requests are answered and the runtime has been told so. Reconcile
 // must have succeeded before.
-func (s *Server) Serve(ctx context.Context, pods netip.Prefix, ready func()) error {
-	if err := s.openPool(pods); err != nil {
+func (s *Server) Serve(ctx context.Context, pods []netip.Prefix, ready func()) error {
+	if err := s.openPools(pods); err != nil {
 		return err
 	}
 	if err := os.Remove(s.cfg.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -110,8 +130,8 @@ func (s *Server) Serve(ctx context.Context, pods netip.Prefix, ready func()) err
 	return errors.Join(err, server.Shutdown(grace))
 }
 
-func (s *Server) openPool(pods netip.Prefix) error {
-	pool, err := ipam.New(pods)
+func (s *Server) openPools(pods []netip.Prefix) error {
+	pools, err := ipam.NewRanges(pods)
 	if err != nil {
 		return err
 	}
@@ -120,11 +140,11 @@ func (s *Server) openPool(pods netip.Prefix) error {
 		return err
 	}
 	for _, rec := range all {
-		pool.Claim(rec.Addr)
+		pools.Claim(rec.Addrs)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.pool = pool
+	s.pools = pools
 	return nil
 }
 
@@ -132,7 +152,7 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 	resp := wire.Response{}
 	req, failure := decode(r.Body)
 	if failure == nil {
-		resp.Result, failure = s.do(req)
+		resp.Result, failure = s.do(r.Context(), req)
 	}
 	resp.Error = failure
 	w.Header().Set("Content-Type", "application/json")
@@ -141,7 +161,13 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (s *Server) do(req request) (json.RawMessage, *types.Error) {
+func (s *Server) do(ctx context.Context, req request) (json.RawMessage, *types.Error) {
+	if req.command == wire.Add {
+		// Before the lock: other pods need not wait for this one.
+		if failure := s.await(ctx, req.pod); failure != nil {
+			return nil, failure
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch req.command {
@@ -156,6 +182,16 @@ func (s *Server) do(req request) (json.RawMessage, *types.Error) {
 	default:
 		return nil, nil // STATUS: whoever answers is ready
 	}
+}
+
+func (s *Server) await(ctx context.Context, pod Pod) *types.Error {
+	ctx, cancel := context.WithTimeout(ctx, awaitTimeout)
+	defer cancel()
+	if err := s.dataplane.Await(ctx, pod); err != nil {
+		s.cfg.Log.Warn("pod is not connected yet, the runtime will try again", "pod", pod, "err", err)
+		return types.NewError(types.ErrTryAgainLater, err.Error(), "no pod runs before its network policy is in force")
+	}
+	return nil
 }
 
 func internal(doing string, err error) *types.Error {

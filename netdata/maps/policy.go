@@ -65,7 +65,7 @@ func fromRuleKey(k bpf.IPv4RuleKey) PolicyRule {
 // PolicyRules reads all rules.
 func (t *Tables) PolicyRules() ([]PolicyRule, error) {
 	var out []PolicyRule
-	err := each(t.byID["policy_rules"], func(k bpf.IPv4RuleKey, _ uint32) { out = append(out, fromRuleKey(k)) })
+	err := each(t.shared["policy_rules"], func(k bpf.IPv4RuleKey, _ uint32) { out = append(out, fromRuleKey(k)) })
 	if err != nil {
 		return nil, fmt.Errorf("policy rules: %w", err)
 	}
@@ -78,64 +78,80 @@ func (t *Tables) PutPolicyRules(rules []PolicyRule) error {
 	for i, r := range rules {
 		keys[i], ones[i] = r.key(), 1
 	}
-	return putAll(t.byID["policy_rules"], "policy rules", keys, ones)
+	return putAll(t.shared["policy_rules"], "policy rules", keys, ones)
 }
 
 // DeletePolicyRules removes rules; missing ones are not an error.
 func (t *Tables) DeletePolicyRules(rules []PolicyRule) error {
 	for _, r := range rules {
-		if err := ignoreMissing(t.byID["policy_rules"].Delete(r.key())); err != nil {
+		if err := ignoreMissing(t.shared["policy_rules"].Delete(r.key())); err != nil {
 			return fmt.Errorf("delete policy rule: %w", err)
 		}
 	}
 	return nil
 }
 
-func peerKey(p netip.Prefix) bpf.IPv4PeerKey {
-	return bpf.IPv4PeerKey{Bits: uint32(p.Bits()), Addr: addr4(p.Addr())}
+func peerKey[A Words](p netip.Prefix) peerKeyRow[A] {
+	return peerKeyRow[A]{Bits: uint32(p.Bits()), Addr: ToWords[A](p.Addr())}
 }
 
 // PolicyPeers reads the numbers of addresses.
 func (t *Tables) PolicyPeers() (map[netip.Prefix]uint32, error) {
 	out := map[netip.Prefix]uint32{}
-	err := each(t.byID["policy_peers"], func(k bpf.IPv4PeerKey, number uint32) {
-		out[netip.PrefixFrom(fromAddr4(k.Addr), int(k.Bits))] = number
-	})
+	err := t.each(func(f *family) error { return pick(f, policyPeers[Addr4], policyPeers[Addr6])(f, out) })
 	if err != nil {
 		return nil, fmt.Errorf("policy peers: %w", err)
 	}
 	return out, nil
 }
 
+func policyPeers[A Words](f *family, out map[netip.Prefix]uint32) error {
+	return each(f.byID["policy_peers"], func(k peerKeyRow[A], number uint32) {
+		out[netip.PrefixFrom(FromWords(k.Addr), int(k.Bits))] = number
+	})
+}
+
 // PutPolicyPeers gives addresses their numbers. Of several prefixes that hold an
-// address the longest counts.
+// address the longest counts. Those of a family that the node does not have are left out.
 func (t *Tables) PutPolicyPeers(peers map[netip.Prefix]uint32) error {
-	var keys []bpf.IPv4PeerKey
+	return t.each(func(f *family) error { return pick(f, putPolicyPeers[Addr4], putPolicyPeers[Addr6])(f, peers) })
+}
+
+func putPolicyPeers[A Words](f *family, peers map[netip.Prefix]uint32) error {
+	var keys []peerKeyRow[A]
 	var numbers []uint32
 	for p, n := range peers {
-		keys, numbers = append(keys, peerKey(p)), append(numbers, n)
+		if FamilyOf(p.Addr()) == f.family {
+			keys, numbers = append(keys, peerKey[A](p)), append(numbers, n)
+		}
 	}
-	return putAll(t.byID["policy_peers"], "policy peers", keys, numbers)
+	return putAll(f.byID["policy_peers"], "policy peers", keys, numbers)
 }
 
 // DeletePolicyPeers removes addresses; missing ones are not an error.
 func (t *Tables) DeletePolicyPeers(peers []netip.Prefix) error {
 	for _, p := range peers {
-		if err := ignoreMissing(t.byID["policy_peers"].Delete(peerKey(p))); err != nil {
+		f, err := t.of(p.Addr())
+		if err != nil {
+			continue // the node has no such family, so there is no row
+		}
+		if err := pick(f, deletePolicyPeer[Addr4], deletePolicyPeer[Addr6])(f, p); err != nil {
 			return fmt.Errorf("delete policy peer %s: %w", p, err)
 		}
 	}
 	return nil
 }
 
+func deletePolicyPeer[A Words](f *family, p netip.Prefix) error {
+	return ignoreMissing(f.byID["policy_peers"].Delete(peerKey[A](p)))
+}
+
 // SetIdentity changes what policy knows a pod by. A pod that is not connected is not an
 // error: false is returned.
 func (t *Tables) SetIdentity(addr netip.Addr, identity uint32) (bool, error) {
-	var row bpf.IPv4Endpoint
-	err := t.byID["endpoints"].Lookup(addr4(addr), &row)
+	f, err := t.of(addr)
 	if err == nil {
-		row.Identity = identity
-		err = t.byID["endpoints"].Update(addr4(addr), row, ebpf.UpdateExist)
+		err = pick(f, setIdentity[Addr4], setIdentity[Addr6])(f, addr, identity)
 	}
 	if errors.Is(err, ebpf.ErrKeyNotExist) {
 		return false, nil
@@ -144,6 +160,15 @@ func (t *Tables) SetIdentity(addr netip.Addr, identity uint32) (bool, error) {
 		return false, fmt.Errorf("set policy identity of %s: %w", addr, err)
 	}
 	return true, nil
+}
+
+func setIdentity[A Words](f *family, addr netip.Addr, identity uint32) error {
+	var row bpf.IPv4Endpoint
+	if err := f.byID["endpoints"].Lookup(ToWords[A](addr), &row); err != nil {
+		return err
+	}
+	row.Identity = identity
+	return f.byID["endpoints"].Update(ToWords[A](addr), row, ebpf.UpdateExist)
 }
 
 // NextPolicyRevision has every established flow judged anew on its next packet.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 
@@ -22,6 +23,9 @@ type PodRef struct {
 
 func (r PodRef) String() string { return r.Namespace + "/" + r.Name }
 
+// listTimeout bounds how long the API is asked for what may have come with the pod.
+const listTimeout = 2 * time.Second
+
 // Await returns when the API's policies have been read and the pod is known, so that
 // Connect can put in force what applies to it. When ctx ends first, the error says what is
 // missing.
@@ -32,6 +36,7 @@ func (c *Controller) Await(ctx context.Context, pod PodRef) error {
 	for {
 		missing, changed := c.missing(pod)
 		if missing == nil {
+			c.catchUp(ctx, pod.Namespace)
 			return nil
 		}
 		select {
@@ -39,6 +44,26 @@ func (c *Controller) Await(ctx context.Context, pod PodRef) error {
 		case <-ctx.Done():
 			return missing
 		}
+	}
+}
+
+// catchUp reads the policies of a namespace. One that was made before the pod may be told of
+// after it: they come by different watches. While the API is away, there is nothing newer than
+// what is known.
+func (c *Controller) catchUp(ctx context.Context, namespace string) {
+	c.mu.Lock()
+	list := c.list
+	c.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	policies, err := list(ctx, namespace)
+	if err != nil {
+		c.log.Info("the policies known are used for a new pod, the API does not answer", "namespace", namespace, "err", err)
+		return
+	}
+	for i := range policies {
+		p := &policies[i]
+		c.policyChanged(p.Namespace+"/"+p.Name, p)
 	}
 }
 

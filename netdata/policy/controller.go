@@ -12,6 +12,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
@@ -47,6 +48,7 @@ type Controller struct {
 	mu         sync.Mutex
 	news       chan struct{} // closed when a pod or the API became known
 	writer     *Writer
+	list       func(ctx context.Context, namespace string) ([]networkingv1.NetworkPolicy, error)
 	synced     bool
 	pods       map[string]*Pod
 	departed   map[string]bool // gone from the API, not from the node
@@ -89,7 +91,7 @@ const (
 // Run works until ctx ends. It calls ready when the tables are true to the API for the first time.
 // While the API is away it waits and the tables stay as they are.
 func (c *Controller) Run(ctx context.Context, client kubernetes.Interface, ready func()) error {
-	c.forgetAPI()
+	c.forgetAPI(client)
 	factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(strip))
 	synced, err := c.watch(factory)
 	if err != nil {
@@ -111,9 +113,16 @@ func (c *Controller) Run(ctx context.Context, client kubernetes.Interface, ready
 
 // forgetAPI is for a second run: what an earlier one has read may be out of date, and a part of the
 // policies is worse than none. What is in the tables stays in force.
-func (c *Controller) forgetAPI() {
+func (c *Controller) forgetAPI(client kubernetes.Interface) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.list = func(ctx context.Context, namespace string) ([]networkingv1.NetworkPolicy, error) {
+		list, err := client.NetworkingV1().NetworkPolicies(namespace).List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return nil, err
+		}
+		return list.Items, nil
+	}
 	c.synced, c.status.Synced = false, false
 	for key := range c.pods {
 		if c.hasNetwork(key) {
@@ -187,9 +196,13 @@ func (c *Controller) namespaceChanged(key string, obj any) {
 func (c *Controller) policyChanged(key string, obj any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	in, ok := obj.(*networkingv1.NetworkPolicy)
+	if known := c.policies[key]; ok && known != nil && !known.olderThan(in) {
+		return
+	}
 	delete(c.policies, key)
 	delete(c.status.Problems, key)
-	if in, ok := obj.(*networkingv1.NetworkPolicy); ok {
+	if ok {
 		p := NewPolicy(in)
 		c.policies[key] = p
 		if err := errors.Join(p.Problems...); err != nil {

@@ -9,6 +9,8 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 	netutils "k8s.io/utils/net"
 
 	"github.com/bothy-os/bothy/netdata/maps"
@@ -20,6 +22,8 @@ type Policy struct {
 	// Problems are what could not be read. It allows nothing.
 	Problems []error
 
+	uid      types.UID
+	version  string
 	selector labels.Selector
 	isolates [2]bool // by direction
 	rules    [2][]rule
@@ -63,7 +67,7 @@ type term struct {
 
 // NewPolicy reads a NetworkPolicy. What cannot be read allows nothing and is a problem.
 func NewPolicy(in *networkingv1.NetworkPolicy) *Policy {
-	p := &Policy{Namespace: in.Namespace, Name: in.Name}
+	p := &Policy{Namespace: in.Namespace, Name: in.Name, uid: in.UID, version: in.ResourceVersion}
 	selector, err := metav1.LabelSelectorAsSelector(&in.Spec.PodSelector)
 	if err != nil {
 		// The API server lets no such object in. Isolating nobody would be the worse mistake.
@@ -79,6 +83,16 @@ func NewPolicy(in *networkingv1.NetworkPolicy) *Policy {
 		p.rules[egress] = append(p.rules[egress], p.rule(fmt.Sprintf("egress[%d]", i), r.Ports, r.To))
 	}
 	return p
+}
+
+// olderThan compares two states of what may be one object. Versions that cannot be compared say
+// nothing.
+func (p *Policy) olderThan(in *networkingv1.NetworkPolicy) bool {
+	if p.uid != in.UID {
+		return true
+	}
+	order, err := resourceversion.CompareResourceVersion(p.version, in.ResourceVersion)
+	return err != nil || order < 0
 }
 
 func (p *Policy) key() string { return p.Namespace + "/" + p.Name }
