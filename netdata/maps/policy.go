@@ -95,6 +95,12 @@ func peerKey[A Words](p netip.Prefix) peerKeyRow[A] {
 	return peerKeyRow[A]{Bits: uint32(p.Bits()), Addr: ToWords[A](p.Addr())}
 }
 
+// PolicyPeer gives the addresses of a prefix their number.
+type PolicyPeer struct {
+	Prefix netip.Prefix
+	Number uint32
+}
+
 // PolicyPeers reads the numbers of addresses.
 func (t *Tables) PolicyPeers() (map[netip.Prefix]uint32, error) {
 	out := map[netip.Prefix]uint32{}
@@ -111,24 +117,24 @@ func policyPeers[A Words](f *family, out map[netip.Prefix]uint32) error {
 	})
 }
 
-// PutPolicyPeers gives addresses their numbers. Of several prefixes that hold an
+// PutPolicyPeers gives addresses their numbers, in this order. Of several prefixes that hold an
 // address the longest counts. Those of a family that the node does not have are left out.
-func (t *Tables) PutPolicyPeers(peers map[netip.Prefix]uint32) error {
+func (t *Tables) PutPolicyPeers(peers []PolicyPeer) error {
 	return t.each(func(f *family) error { return pick(f, putPolicyPeers[Addr4], putPolicyPeers[Addr6])(f, peers) })
 }
 
-func putPolicyPeers[A Words](f *family, peers map[netip.Prefix]uint32) error {
+func putPolicyPeers[A Words](f *family, peers []PolicyPeer) error {
 	var keys []peerKeyRow[A]
 	var numbers []uint32
-	for p, n := range peers {
-		if FamilyOf(p.Addr()) == f.family {
-			keys, numbers = append(keys, peerKey[A](p)), append(numbers, n)
+	for _, p := range peers {
+		if FamilyOf(p.Prefix.Addr()) == f.family {
+			keys, numbers = append(keys, peerKey[A](p.Prefix)), append(numbers, p.Number)
 		}
 	}
 	return putAll(f.byID["policy_peers"], "policy peers", keys, numbers)
 }
 
-// DeletePolicyPeers removes addresses; missing ones are not an error.
+// DeletePolicyPeers removes prefixes, in this order; missing ones are not an error.
 func (t *Tables) DeletePolicyPeers(peers []netip.Prefix) error {
 	for _, p := range peers {
 		f, err := t.of(p.Addr())

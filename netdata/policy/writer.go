@@ -16,7 +16,7 @@ type Table interface {
 	PutPolicyRules([]tables.PolicyRule) error
 	DeletePolicyRules([]tables.PolicyRule) error
 	PolicyPeers() (map[netip.Prefix]uint32, error)
-	PutPolicyPeers(map[netip.Prefix]uint32) error
+	PutPolicyPeers([]tables.PolicyPeer) error
 	DeletePolicyPeers([]netip.Prefix) error
 	Endpoints() ([]tables.Endpoint, error)
 	SetIdentity(addr netip.Addr, identity uint32) (connected bool, err error)
@@ -79,8 +79,9 @@ func (w *Writer) Connected(addr netip.Addr, identity uint32) { w.identities[addr
 func (w *Writer) Disconnected(addr netip.Addr) { delete(w.identities, addr) }
 
 // Apply puts a plan in force. Until it returns nil, what was in force before may be so in
-// part: whatever both allow is allowed throughout. Rows that nothing refers to any more stay
-// until [Writer.Reap]; it reports whether there are any.
+// part. Meanwhile no pod allows what it does neither before nor after, and established flows go on; one
+// that begins in that moment may have to try twice. Rows that nothing refers to any more stay until
+// [Writer.Reap]; garbage says whether there are any.
 func (w *Writer) Apply(p *Plan) (garbage bool, err error) {
 	if err := w.addRules(p); err != nil {
 		return false, err
@@ -136,14 +137,16 @@ func (w *Writer) flip(p *Plan) error {
 	return w.withdraw(p)
 }
 
+// flipPeers never has an address in a block that it is excepted from: exceptions come before their
+// block, and go after it.
 func (w *Writer) flipPeers(p *Plan) error {
-	changed := map[netip.Prefix]uint32{}
+	var changed []tables.PolicyPeer
 	for prefix, number := range p.Peers {
 		was, known := w.peers[prefix]
 		if known && was == number {
 			continue
 		}
-		changed[prefix] = number
+		changed = append(changed, tables.PolicyPeer{Prefix: prefix, Number: number})
 		w.revoke = w.revoke || known || w.insideBlock(prefix)
 	}
 	var gone []netip.Prefix
@@ -153,10 +156,14 @@ func (w *Writer) flipPeers(p *Plan) error {
 		}
 	}
 	w.revoke = w.revoke || len(gone) > 0
+	slices.SortFunc(changed, func(a, b tables.PolicyPeer) int { return b.Prefix.Bits() - a.Prefix.Bits() })
+	slices.SortFunc(gone, func(a, b netip.Prefix) int { return a.Bits() - b.Bits() })
 	if err := w.table.PutPolicyPeers(changed); err != nil {
 		return err
 	}
-	maps.Copy(w.peers, changed)
+	for _, c := range changed {
+		w.peers[c.Prefix] = c.Number
+	}
 	if err := w.table.DeletePolicyPeers(gone); err != nil {
 		return err
 	}
