@@ -18,6 +18,7 @@ import (
 	"github.com/bothy-os/bothy/netdata/dns"
 	"github.com/bothy-os/bothy/netdata/loader"
 	"github.com/bothy-os/bothy/netdata/maps"
+	"github.com/bothy-os/bothy/netdata/nodes"
 	"github.com/bothy-os/bothy/netdata/services"
 )
 
@@ -33,6 +34,10 @@ type Network struct {
 
 	kernel     atomic.Pointer[kernel]
 	controller atomic.Pointer[services.Controller]
+	nodes      atomic.Pointer[nodes.Controller]
+	// overhead is how many bytes of a packet to another node tunnels take.
+	overhead        atomic.Int32
+	overheadChanged chan struct{}
 
 	mu        sync.Mutex
 	podRanges []netip.Prefix
@@ -58,6 +63,8 @@ func New(cfg Config) (*Network, error) {
 		clusterDNS: clusterDNS,
 		log:        log,
 		notices:    map[string]string{},
+
+		overheadChanged: make(chan struct{}, 1),
 		dns: dns.New(dns.Config{
 			Addrs: cfg.ClusterDNS, Domain: cfg.ClusterDomain, Upstreams: cfg.Upstreams, Kubeconfig: cfg.DNSKubeconfig,
 		}, log),
@@ -65,12 +72,13 @@ func New(cfg Config) (*Network, error) {
 }
 
 // Components are to be supervised. "dataplane" is ready without the API; "cni" without it
-// when the pod range is known; "services" and "dns" when they have read it.
+// when the pod range is known; "services", "nodes" and "dns" when they have read it.
 func (n *Network) Components() []supervise.Component {
 	return []supervise.Component{
 		{Name: "dataplane", Run: n.runDataplane},
 		{Name: "cni", After: []string{"dataplane"}, Run: n.runCNI},
 		{Name: "services", After: []string{"dataplane"}, Run: n.runServices},
+		{Name: "nodes", After: []string{"cni"}, Run: n.runNodes},
 		{Name: "dns", After: []string{"dataplane"}, Run: n.runDNS},
 	}
 }
@@ -174,6 +182,25 @@ func (n *Network) runServices(ctx context.Context, ready func()) error {
 	controller := services.NewController(client, k.Tables, k.flows, node, n.log)
 	n.controller.Store(controller)
 	return controller.Run(ctx, ready)
+}
+
+func (n *Network) runNodes(ctx context.Context, ready func()) error {
+	k := n.kernel.Load()
+	if k == nil {
+		return errors.New("the dataplane is not loaded")
+	}
+	client, err := waitForAPI(ctx, n.cfg.Kubeconfig, probeNodes)
+	if err != nil || ctx.Err() != nil {
+		return err
+	}
+	n.mu.Lock()
+	self := nodes.Node{Name: n.cfg.NodeName, Addrs: n.cfg.NodeIPs, Pods: n.podRanges}
+	n.mu.Unlock()
+	controller := nodes.NewController(nodes.Config{
+		Self: self, Uplink: n.cfg.Uplink, Attach: k.AttachTunnel, Tunnelled: n.tunnelled, Log: n.log,
+	})
+	n.nodes.Store(controller)
+	return controller.Run(ctx, client, ready)
 }
 
 func (n *Network) runDNS(ctx context.Context, ready func()) error {
