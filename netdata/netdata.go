@@ -52,15 +52,15 @@ type kernel struct {
 
 // New checks the configuration. Nothing is touched before the components run.
 func New(cfg Config) (*Network, error) {
-	clusterDNS := cfg.ClusterDNS
+	given := cfg
 	cfg, err := cfg.check()
 	if err != nil {
 		return nil, err
 	}
 	log := cfg.Log
-	return &Network{
+	n := &Network{
 		cfg:        cfg,
-		clusterDNS: clusterDNS,
+		clusterDNS: given.ClusterDNS,
 		log:        log,
 		notices:    map[string]string{},
 
@@ -68,7 +68,11 @@ func New(cfg Config) (*Network, error) {
 		dns: dns.New(dns.Config{
 			Addrs: cfg.ClusterDNS, Domain: cfg.ClusterDomain, Upstreams: cfg.Upstreams, Kubeconfig: cfg.DNSKubeconfig,
 		}, log),
-	}, nil
+	}
+	if lacking := given.lacking(); len(lacking) > 0 {
+		n.notices["families"] = fmt.Sprintf("the cluster has %s, but this node has no address of that family: neither have its pods", lacking)
+	}
+	return n, nil
 }
 
 // Components are to be supervised. "dataplane" is ready without the API; "cni" without it

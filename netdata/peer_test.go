@@ -87,14 +87,14 @@ func (p *peer) do(q question) reply {
 	return r
 }
 
-// connect makes a link between a device of this process, or of a namespace, and the peer's eth0.
+// connect makes a link between a device of a namespace, "" for the node's, and the peer's eth0.
 func (p *peer) connect(name, nsPath string, addrs ...netip.Prefix) {
 	t := p.t
 	t.Helper()
 	theirs, err := netns.GetFromPid(p.pid)
 	must(t, err)
 	defer theirs.Close()
-	_, err = in(t, nsPath, func() (struct{}, error) {
+	link := func() (struct{}, error) {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name = name
 		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(theirs)}); err != nil {
@@ -105,7 +105,12 @@ func (p *peer) connect(name, nsPath string, addrs ...netip.Prefix) {
 			return struct{}{}, err
 		}
 		return struct{}{}, errors.Join(addAddrs(dev, addrs), netlink.LinkSetUp(dev))
-	})
+	}
+	if nsPath == "" {
+		_, err = link()
+	} else {
+		_, err = in(t, nsPath, link)
+	}
 	must(t, err)
 }
 
@@ -144,7 +149,6 @@ func TestPeer(t *testing.T) {
 		var q question
 		err := questions.Decode(&q)
 		if errors.Is(err, io.EOF) {
-			n.stop()
 			return
 		}
 		must(t, err)
