@@ -19,6 +19,7 @@ import (
 	"github.com/bothy-os/bothy/netdata/dns"
 	"github.com/bothy-os/bothy/netdata/loader"
 	"github.com/bothy-os/bothy/netdata/maps"
+	"github.com/bothy-os/bothy/netdata/nodes"
 	"github.com/bothy-os/bothy/netdata/policy"
 	"github.com/bothy-os/bothy/netdata/services"
 )
@@ -35,6 +36,10 @@ type Network struct {
 
 	kernel     atomic.Pointer[kernel]
 	controller atomic.Pointer[services.Controller]
+	nodes      atomic.Pointer[nodes.Controller]
+	// overhead is how many bytes of a packet to another node tunnels take.
+	overhead        atomic.Int32
+	overheadChanged chan struct{}
 
 	mu        sync.Mutex
 	podRanges []netip.Prefix
@@ -50,32 +55,39 @@ type kernel struct {
 
 // New checks the configuration. Nothing is touched before the components run.
 func New(cfg Config) (*Network, error) {
-	clusterDNS := cfg.ClusterDNS
+	given := cfg
 	cfg, err := cfg.check()
 	if err != nil {
 		return nil, err
 	}
 	log := cfg.Log
-	return &Network{
+	n := &Network{
 		cfg:        cfg,
-		clusterDNS: clusterDNS,
+		clusterDNS: given.ClusterDNS,
 		log:        log,
 		notices:    map[string]string{},
+
+		overheadChanged: make(chan struct{}, 1),
 		dns: dns.New(dns.Config{
 			Addrs: cfg.ClusterDNS, Domain: cfg.ClusterDomain, Upstreams: cfg.Upstreams, Kubeconfig: cfg.DNSKubeconfig,
 		}, log),
-	}, nil
+	}
+	if lacking := given.lacking(); len(lacking) > 0 {
+		n.notices["families"] = fmt.Sprintf("the cluster has %s, but this node has no address of that family: neither have its pods", lacking)
+	}
+	return n, nil
 }
 
 // Components are to be supervised. "dataplane" is ready without the API; "cni" without it
-// when the pod range is known; "policy", "services" and "dns" when they have read it. Policy comes after
-// the pods that live already have been taken over.
+// when the pod range is known; "policy", "services", "nodes" and "dns" when they have read it. Policy comes
+// after the pods that live already have been taken over.
 func (n *Network) Components() []supervise.Component {
 	return []supervise.Component{
 		{Name: "dataplane", Run: n.runDataplane},
 		{Name: "cni", After: []string{"dataplane"}, Run: n.runCNI},
 		{Name: "policy", After: []string{"cni"}, Run: n.runPolicy},
 		{Name: "services", After: []string{"dataplane"}, Run: n.runServices},
+		{Name: "nodes", After: []string{"cni"}, Run: n.runNodes},
 		{Name: "dns", After: []string{"dataplane"}, Run: n.runDNS},
 	}
 }
@@ -191,6 +203,25 @@ func (n *Network) runServices(ctx context.Context, ready func()) error {
 	controller := services.NewController(client, k.Tables, k.flows, node, n.log)
 	n.controller.Store(controller)
 	return controller.Run(ctx, ready)
+}
+
+func (n *Network) runNodes(ctx context.Context, ready func()) error {
+	k := n.kernel.Load()
+	if k == nil {
+		return errors.New("the dataplane is not loaded")
+	}
+	client, err := waitForAPI(ctx, n.cfg.Kubeconfig, probeNodes)
+	if err != nil || ctx.Err() != nil {
+		return err
+	}
+	n.mu.Lock()
+	self := nodes.Node{Name: n.cfg.NodeName, Addrs: n.cfg.NodeIPs, Pods: n.podRanges}
+	n.mu.Unlock()
+	controller := nodes.NewController(nodes.Config{
+		Self: self, Uplink: n.cfg.Uplink, Attach: k.AttachTunnel, Tunnelled: n.tunnelled, Log: n.log,
+	})
+	n.nodes.Store(controller)
+	return controller.Run(ctx, client, ready)
 }
 
 func (n *Network) runDNS(ctx context.Context, ready func()) error {
