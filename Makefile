@@ -234,11 +234,11 @@ $(PEERS): $(UPSTREAM_MODULE) | deps
 		-o $(CURDIR)/$@ $(PACKAGE)
 	@touch $@
 
-# The upstream end-to-end suite and what its images hold, from modules of their
-# own: two of its programs need other releases of Kubernetes' libraries.
+# The upstream end-to-end suite and what its images hold. Its libraries have the
+# versions of go.mod, so that most of it is in the build cache already.
 E2E          := build/e2e
 E2E_MODULE   := tools/e2e/go.mod tools/e2e/go.sum
-E2E_PROGRAMS := $(addprefix $(E2E)/programs/,agnhost nnp regression-issue-74839 etcd)
+E2E_PROGRAMS := $(addprefix $(E2E)/programs/,agnhost nnp regression-issue-74839 etcd coredns)
 e2e_sources   = $$(go -C tools/e2e list -m -f '{{.Dir}}' k8s.io/kubernetes)
 
 .PHONY: e2e
@@ -257,17 +257,19 @@ $(E2E)/programs/agnhost: LDFLAGS_OF = -X main.Version=2.66.1
 $(E2E)/programs/agnhost $(E2E)/programs/regression-issue-74839: PACKAGE = k8s.io/kubernetes/test/images/$(@F)
 $(E2E)/programs/nnp: PACKAGE = k8s.io/kubernetes/test/images/nonewprivs
 $(E2E)/programs/etcd: PACKAGE = go.etcd.io/etcd/server/v3
-$(E2E_PROGRAMS): $(E2E_MODULE) | deps
-	@$(STEP) "Building $(@F) for the images of the suite" env CGO_ENABLED=0 go -C tools/e2e build -v \
+$(E2E)/programs/coredns: PACKAGE = ./coredns
+$(E2E_PROGRAMS): $(E2E_MODULE) tools/e2e/coredns/main.go | deps
+	@$(STEP) "Building $(@F) for the images of the suite" go -C tools/e2e build -v \
 		-ldflags '-s -w $(LDFLAGS_OF)' -o $(CURDIR)/$@ $(PACKAGE)
 	@touch $@
 
-$(E2E)/programs/sample-apiserver $(E2E)/programs/coredns: $(E2E)/programs/%: tools/e2e/%/go.mod tools/e2e/%/go.sum | deps
-	@$(STEP) "Building $* for the images of the suite" env CGO_ENABLED=0 go -C tools/e2e/$* build -v \
-		-ldflags '-s -w' -o $(CURDIR)/$@ tool
+# The suite wants this one to be of an old release, with the libraries of its time.
+$(E2E)/programs/sample-apiserver: tools/e2e/sample-apiserver/go.mod tools/e2e/sample-apiserver/go.sum | deps
+	@$(STEP) "Building sample-apiserver for the images of the suite" go -C tools/e2e/sample-apiserver build -v \
+		-ldflags '-s -w' -o $(CURDIR)/$@ k8s.io/sample-apiserver
 	@touch $@
 
-$(E2E)/images/index.json: $(E2E_PROGRAMS) $(E2E)/programs/sample-apiserver $(E2E)/programs/coredns $(wildcard test/conformance/images/*.go)
+$(E2E)/images/index.json: $(E2E_PROGRAMS) $(E2E)/programs/sample-apiserver $(wildcard test/conformance/images/*.go)
 	@$(STEP) "Building the images of the suite" $(CONFORMANCE) images -sources "$(e2e_sources)"
 
 .PHONY: clean

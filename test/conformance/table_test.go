@@ -24,7 +24,7 @@ func TestDocumentNamesWhatFailedAndWhy(t *testing.T) {
 	kept := &results{Specs: map[string]result{
 		someSpecs[0].Text: {State: passed},
 		someSpecs[1].Text: {State: failed, Message: "timed out"},
-		someSpecs[5].Text: {State: skipped, Message: "Requires at least 2 nodes | not 1"},
+		someSpecs[6].Text: {State: skipped, Message: "Requires at least 2 nodes | not 1"},
 	}}
 	reasons, err := loadReasons([]byte("- {specs: DNS, cause: host, why: no resolver}"))
 	if err != nil {
@@ -39,7 +39,7 @@ func TestDocumentNamesWhatFailedAndWhy(t *testing.T) {
 		"| conformance | api-machinery | 1 | 1 | 0 | 0 | 0 |",
 		"| conformance | network | 1 | 0 | 0 | 1 | 0 |",
 		"| conformance | scheduling | 1 | 0 | 0 | 0 | 1 |",
-		"| network | network | 1 | 0 | 1 | 0 | 0 |",
+		"| network | network | 2 | 0 | 1 | 0 | 1 |",
 		"| [sig-network] DNS should resolve | the kernel of the machine: no resolver |",
 		`| [sig-network] Services should serve [Conformance] | the suite: Requires at least 2 nodes \| not 1 |`,
 	} {

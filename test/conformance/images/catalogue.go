@@ -2,7 +2,6 @@ package images
 
 import (
 	"context"
-	"fmt"
 	"path/filepath"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -53,10 +52,11 @@ func (b *builder) catalogue(ctx context.Context) ([]Image, error) {
 
 // agnhost is the suite's main image, with two that stand on it.
 func (b *builder) agnhost(ctx context.Context, pause Image) ([]Image, error) {
-	tools, err := b.debianTree(ctx, "bind9-dnsutils", "curl", "netcat-openbsd", "iproute2", "iperf", "bash", "socat", "libc-bin", "util-linux")
+	tools, err := b.debianTree(ctx, "dash", "bind9-dnsutils", "curl", "netcat-openbsd", "iproute2", "iperf", "bash", "socat", "libc-bin", "util-linux")
 	if err != nil {
 		return nil, err
 	}
+	tools.symlink("bin/nc", "nc.openbsd")
 	tools.symlink("usr/local/bin/iperf", "/usr/bin/iperf")
 	system, err := tools.layer()
 	if err != nil {
@@ -70,9 +70,9 @@ func (b *builder) agnhost(ctx context.Context, pause Image) ([]Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	const change = "tools from Debian packages and busybox instead of Alpine 3.21; CoreDNS %s instead of 1.6.2"
+	const change = "tools from Debian packages and busybox instead of Alpine 3.21; CoreDNS 1.15.0 instead of 1.6.2"
 	agnhost := Image{
-		Name: suiteRegistry + "agnhost:2.66.1", Change: fmt.Sprintf(change, "1.15.0"),
+		Name: suiteRegistry + "agnhost:2.66.1", Change: change,
 		layers: []v1.Layer{system, program}, entrypoint: []string{"/agnhost"}, cmd: []string{"pause"},
 	}
 	previous := agnhost
@@ -134,10 +134,10 @@ func (b *builder) debian(ctx context.Context) ([]Image, error) {
 		{name: "busybox:1.37.0-2", change: "Debian's busybox-static 1.35.0", cmd: []string{"sh"}},
 		{
 			name: "glibc-dns-testing:2.1.1", change: "no CoreDNS; busybox instead of coreutils", cmd: []string{"bash"},
-			packages: []string{"bash", "bind9-dnsutils", "libc-bin"},
+			packages: []string{"dash", "bash", "bind9-dnsutils", "libc-bin"},
 		},
 		{name: "nonroot:1.5", change: "busybox instead of Debian's coreutils", user: "1234", cmd: []string{"sh"}},
-		{name: "ipc-utils:1.4", change: "Debian's util-linux instead of Alpine's", cmd: []string{"sh"}, packages: []string{"util-linux"}},
+		{name: "ipc-utils:1.4", change: "Debian's util-linux instead of Alpine's", cmd: []string{"sh"}, packages: []string{"dash", "util-linux"}},
 	} {
 		t, err := b.debianTree(ctx, d.packages...)
 		if err != nil {
@@ -190,9 +190,10 @@ http {
 	return out, nil
 }
 
-// programs are images of one program, compiled from source.
+// programs are images of one program, compiled from source and linked with the
+// C library of the packages.
 func (b *builder) programs(ctx context.Context) ([]Image, error) {
-	shell, err := b.debianTree(ctx)
+	shell, err := b.debianTree(ctx, "libc6")
 	if err != nil {
 		return nil, err
 	}
@@ -220,7 +221,7 @@ func (b *builder) programs(ctx context.Context) ([]Image, error) {
 		},
 		{
 			name: releaseRegistry + "etcd:3.7.0-0", program: "etcd", path: "usr/local/bin/etcd",
-			mode: 0o755, cmd: []string{"etcd"}, change: "the server alone, without etcdctl and the migration scripts",
+			mode: 0o755, cmd: []string{"etcd"}, change: "3.7.3; the server alone, without etcdctl and the migration scripts",
 		},
 	} {
 		t := tree{}
@@ -236,7 +237,9 @@ func (b *builder) programs(ctx context.Context) ([]Image, error) {
 	return out, nil
 }
 
-// debianTree is busybox, the base files and the packages.
+// debianTree is busybox, the base files and the packages. Busybox's own shell
+// prefers its applets to the programs of the packages: images that are to run
+// those have dash.
 func (b *builder) debianTree(ctx context.Context, names ...string) (tree, error) {
 	t, err := packages{b.Packages}.tree(ctx, append([]string{"busybox-static"}, names...)...)
 	if err != nil {

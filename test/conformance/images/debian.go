@@ -110,7 +110,7 @@ func withBusybox(ctx context.Context, t tree, work string) (tree, error) {
 	}
 	out := t.over(nil)
 	for applet := range strings.FieldsSeq(string(list)) {
-		if !has[applet] {
+		if applet != "busybox" && !has[applet] {
 			out.symlink("bin/"+applet, "/bin/busybox")
 		}
 	}
