@@ -79,7 +79,7 @@ func (s *suite) run(ctx context.Context, b batch, kept *results) error {
 func (s *suite) args(b batch) []string {
 	args := []string{
 		"run", fmt.Sprintf("--procs=%d", b.parallel), "--json-report=report.json", "--output-dir=" + s.work,
-		"--no-color", "--succinct", "--timeout=24h",
+		"--no-color", "--succinct", "--silence-skips", "--timeout=24h",
 	}
 	for _, spec := range b.specs {
 		args = append(args, "--focus="+" "+regexp.QuoteMeta(spec.Text)+"$")
