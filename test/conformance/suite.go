@@ -53,7 +53,7 @@ func (s *suite) run(ctx context.Context, b batch, kept *results) error {
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	// The suite removes what it made when it is interrupted, and reports.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 2 * time.Minute
 	runErr := cmd.Run()
 
