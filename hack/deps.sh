@@ -19,8 +19,8 @@ openssl|openssl|the tests sign commits with x509 certificates too|test
 clang-19|clang-19|compiles the eBPF programs to the committed objects|generate
 llvm-strip-19|llvm-19|removes debug sections from them|generate
 /usr/include/bpf/bpf_helpers.h|libbpf-dev|declares the kernel functions they call|generate
-nft|nftables|kube-proxy's rules in its nftables mode|bench-net
-iptables|iptables|kube-proxy's rules in its iptables mode|bench-net
+nft|nftables|the rules of kube-proxy in its nftables mode|bench-net
+iptables|iptables|the rules of kube-proxy in its iptables mode|bench-net
 '
 
 present() {

@@ -1,6 +1,7 @@
 package netdata
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -81,7 +82,7 @@ func (n *Network) runDataplane(ctx context.Context, ready func()) error {
 		NodeIP:      n.cfg.NodeIP,
 		ServiceCIDR: serviceCIDR,
 		ClusterDNS:  n.cfg.ClusterDNS,
-		Sizes:       maps.Sizes{Flows: flowCapacity()},
+		Sizes:       maps.Sizes{Flows: cmp.Or(n.cfg.flows, flowCapacity())},
 		ForceFilter: n.cfg.forceFilter,
 	}, n.log)
 	if err != nil {
@@ -135,6 +136,9 @@ func (n *Network) runCNI(ctx context.Context, ready func()) error {
 	}
 	pods, err := n.findPodRange(ctx)
 	if err != nil || ctx.Err() != nil {
+		return err
+	}
+	if err := n.cfg.overlap(pods); err != nil {
 		return err
 	}
 	if err := unreachable(pods); err != nil {

@@ -76,6 +76,9 @@ func Load(cfg Config, log *slog.Logger) (*Dataplane, error) {
 		return nil, fmt.Errorf("configure programs: %w", err)
 	}
 	tables, err := maps.Open(filepath.Join(cfg.Dir, "maps"), spec, cfg.Sizes)
+	if errors.Is(err, unix.EPERM) {
+		return nil, fmt.Errorf("%w (needs CAP_BPF and CAP_NET_ADMIN, or root)", err)
+	}
 	if err != nil {
 		return nil, err
 	}
