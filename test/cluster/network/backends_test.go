@@ -77,25 +77,7 @@ func (l *churnLoad) wait() { l.done.Wait() }
 func (c *churn) startLoad(ctx context.Context) *churnLoad {
 	l := &churnLoad{}
 	l.done.Go(func() {
-		tick := time.NewTicker(time.Second / connectRate)
-		defer tick.Stop()
-		for i := 0; ; i++ {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-			ip := c.ips[i%len(c.ips)]
-			l.done.Go(func() {
-				begun := time.Now()
-				who, err := c.connect(context.WithoutCancel(ctx), ip)
-				if err != nil {
-					c.book.fail("connection to "+ip, err)
-					return
-				}
-				c.book.used("connection", who, begun)
-			})
-		}
+		steadily(ctx, connectRate, func(i int) { l.done.Go(func() { c.connection(context.WithoutCancel(ctx), c.ips[i%len(c.ips)]) }) })
 	})
 	for _, ip := range c.ips {
 		l.done.Go(func() {
@@ -105,6 +87,16 @@ func (c *churn) startLoad(ctx context.Context) *churnLoad {
 		})
 	}
 	return l
+}
+
+func (c *churn) connection(ctx context.Context, ip string) {
+	begun := time.Now()
+	who, err := c.connect(ctx, ip)
+	if err != nil {
+		c.book.fail("connection to "+ip, err)
+		return
+	}
+	c.book.used("connection", who, begun)
 }
 
 // datagrams sends from one socket for all the time.

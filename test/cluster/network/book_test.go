@@ -87,7 +87,7 @@ func (b *book) check(t *testing.T, took time.Duration) {
 	if len(b.wrong) > 0 {
 		t.Errorf("%d wrong:\n  %s", len(b.wrong), strings.Join(b.wrong[:min(10, len(b.wrong))], "\n  "))
 	}
-	if least := int(took.Seconds() * connectRate / 2); b.connections < least {
+	if least := int(took.Seconds() * connectRate * 3 / 4); b.connections < least {
 		t.Errorf("%d connections in %s, want %d at least: that proves little", b.connections, took, least)
 	}
 	if least := int(took/updatePace) / 4; b.removals < least {
