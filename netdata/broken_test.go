@@ -28,9 +28,9 @@ func expectText(t *testing.T, err error, want ...string) {
 // TestOverlappingRanges: two owners of one address are found before anything is done.
 func TestOverlappingRanges(t *testing.T) {
 	good := Config{
-		StateDir: "/s", RunDir: "/r", BPFDir: "/b", NodeName: "node", NodeIP: nodeIP, Uplink: "eth0",
-		ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}, ClusterDNS: dnsIP, ClusterDomain: "cluster.local",
-		PodCIDR: netip.MustParsePrefix("10.244.0.0/24"), Log: slog.New(slog.DiscardHandler),
+		StateDir: "/s", RunDir: "/r", BPFDir: "/b", NodeName: "node", NodeIPs: []netip.Addr{nodeIP}, Uplink: "eth0",
+		ServiceCIDRs: prefixes("10.96.0.0/16"), ClusterDNS: []netip.Addr{dnsIP}, ClusterDomain: "cluster.local",
+		PodCIDRs: prefixes("10.244.0.0/24"), Log: slog.New(slog.DiscardHandler),
 	}
 	if _, err := New(good); err != nil {
 		t.Fatalf("ranges that do not overlap: %v", err)
@@ -39,10 +39,10 @@ func TestOverlappingRanges(t *testing.T) {
 		change func(*Config)
 		want   []string
 	}{
-		"pods in the Service range":   {func(c *Config) { c.PodCIDR = netip.MustParsePrefix("10.96.3.0/24") }, []string{"10.96.3.0/24", "10.96.0.0/16", "spec.network"}},
-		"Services in the pod range":   {func(c *Config) { c.PodCIDR = netip.MustParsePrefix("10.0.0.0/8") }, []string{"10.0.0.0/8", "10.96.0.0/16"}},
-		"the node in the pod range":   {func(c *Config) { c.NodeIP = netip.MustParseAddr("10.244.0.9") }, []string{"10.244.0.9", "10.244.0.0/24"}},
-		"the node among the Services": {func(c *Config) { c.NodeIP = netip.MustParseAddr("10.96.1.1") }, []string{"10.96.1.1", "10.96.0.0/16"}},
+		"pods in the Service range":   {func(c *Config) { c.PodCIDRs = prefixes("10.96.3.0/24") }, []string{"10.96.3.0/24", "10.96.0.0/16", "spec.network"}},
+		"Services in the pod range":   {func(c *Config) { c.PodCIDRs = prefixes("10.0.0.0/8") }, []string{"10.0.0.0/8", "10.96.0.0/16"}},
+		"the node in the pod range":   {func(c *Config) { c.NodeIPs = []netip.Addr{netip.MustParseAddr("10.244.0.9")} }, []string{"10.244.0.9", "10.244.0.0/24"}},
+		"the node among the Services": {func(c *Config) { c.NodeIPs = []netip.Addr{netip.MustParseAddr("10.96.1.1")} }, []string{"10.96.1.1", "10.96.0.0/16"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := good
@@ -51,6 +51,14 @@ func TestOverlappingRanges(t *testing.T) {
 			expectText(t, err, c.want...)
 		})
 	}
+}
+
+func prefixes(texts ...string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, s := range texts {
+		out = append(out, netip.MustParsePrefix(s))
+	}
+	return out
 }
 
 // TestBrokenMachines: what the kernel or the machine lacks is said, and nothing is left
