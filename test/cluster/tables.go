@@ -70,14 +70,8 @@ func rows(m *ebpf.Map) (int, error) {
 	}
 }
 
-// bpfDir is where the node pins its programs, links and maps, seen from outside.
-func (n *Node) bpfDir() (string, error) {
-	pid, err := n.initPID()
-	if err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("/proc/%d/root/run/bothy/bpf", pid), nil
-}
+// bpfDir is where the node pins its programs, links and maps.
+func (n *Node) bpfDir() (string, error) { return n.Path("/run/bothy/bpf") }
 
 // eachMap visits the maps pinned below a directory.
 func eachMap(dir string, visit func(path string, m *ebpf.Map, info *ebpf.MapInfo) error) error {

@@ -120,29 +120,47 @@ var pathTitles = map[string]string{
 
 var testTitles = map[string]string{"rr": "TCP_RR", "crr": "TCP_CRR", "udp": "UDP_RR", "stream": "TCP_STREAM, 128 KiB"}
 
-// printPath has a table for each path: CPU and rate, with the ratio to each reference.
+// printPath has two tables for each path: what an operation costs by number of Services, and
+// what that is beside ours.
 func (r *report) printPath(w io.Writer, path string) {
 	if !slices.ContainsFunc(slices.Collect(maps.Keys(r.samples)), func(k key) bool { return k.Path == path }) {
 		return
 	}
 	fmt.Fprintf(w, "\n%s. CPU time of both ends per operation, µs: median (middle half) of %d rounds.\n\n", pathTitles[path], r.options.rounds)
-	t := figures.NewTable(w, "", "Services", "side", "CPU, µs", "per second", "p50, µs", "p99, µs", "bothy / this")
+	r.printCells(w, path, func(k key) string {
+		return figures.Quartiles(of(r.samples[k], func(s sample) float64 { return s.CPU }), "%.1f")
+	})
+	fmt.Fprint(w, "\nThe same as a ratio: bothy's CPU time to that of the side, within a round.\n\n")
+	r.printCells(w, path, func(k key) string {
+		if k.Side == ours {
+			return ""
+		}
+		return figures.Quartiles(r.ratios(key{ours, path, k.Test, k.Services}, k), "%.2f")
+	})
+	fmt.Fprint(w, "\nOperations per second, median (middle half).\n\n")
+	r.printCells(w, path, func(k key) string {
+		return figures.Quartiles(of(r.samples[k], func(s sample) float64 { return s.Rate }), "%.0f")
+	})
+}
+
+// printCells has a row for each test and side and a column for each number of Services. Rows
+// without any content are left out.
+func (r *report) printCells(w io.Writer, path string, cell func(key) string) {
+	head := []string{"", "side"}
+	for _, n := range r.options.sizes {
+		head = append(head, fmt.Sprintf("%d Services", n))
+	}
+	t := figures.NewTable(w, head...)
 	for _, test := range r.options.tests {
-		for _, n := range r.options.sizes {
-			for _, side := range r.options.sides {
-				k := key{side, path, test, n}
-				s := r.samples[k]
-				if len(s) == 0 {
-					continue
+		for _, side := range r.options.sides {
+			row := []string{testTitles[test], side}
+			for _, n := range r.options.sizes {
+				if k := (key{side, path, test, n}); len(r.samples[k]) > 0 {
+					row = append(row, cell(k))
 				}
-				ratio := ""
-				if v := r.ratios(key{ours, path, test, n}, k); side != ours && len(v) > 0 {
-					ratio = figures.Quartiles(v, "%.2f")
-				}
-				t.Row(testTitles[test], fmt.Sprint(n), side, figures.Quartiles(of(s, func(s sample) float64 { return s.CPU }), "%.2f"),
-					fmt.Sprintf("%.0f", figures.Median(of(s, func(s sample) float64 { return s.Rate }))),
-					fmt.Sprintf("%.1f", figures.Median(of(s, func(s sample) float64 { return s.P50 }))),
-					fmt.Sprintf("%.1f", figures.Median(of(s, func(s sample) float64 { return s.P99 }))), ratio)
+			}
+			if len(row) == len(head) && row[2] != "" {
+				t.Row(row...)
 			}
 		}
 	}

@@ -242,5 +242,16 @@ func (c *churn) flap(ctx context.Context) error {
 // removeAll takes away what the test has made, and waits until it is gone.
 func (c *churn) removeAll(t *testing.T) {
 	t.Helper()
-	c.kube.Run(t, "delete", "services,endpointslices,pods", "--all", "--wait=true", "--timeout", patience.String())
+	for _, path := range []string{"/api/v1/namespaces/" + c.kube.Namespace() + "/services", c.slicesPath(), "/api/v1/namespaces/" + c.kube.Namespace() + "/pods"} {
+		if _, err := c.do(t.Context(), http.MethodDelete, path, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cluster.Eventually(t, patience, "the pods to be gone", func() error {
+		pods, err := c.kube.Pods(t.Context())
+		if err == nil && len(pods) > 0 {
+			err = fmt.Errorf("%d are left", len(pods))
+		}
+		return err
+	})
 }
