@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
@@ -79,9 +80,11 @@ func (s *site) side(ctx context.Context) (out *side, err error) {
 	if out.cgroup, err = s.node.Cgroup2(); err != nil {
 		return out, err
 	}
-	if out.nodeIP, err = s.kubectl.Field(ctx, "node/"+s.node.Name, `{.status.addresses[?(@.type=="InternalIP")].address}`); err != nil {
+	addresses, err := s.kubectl.Field(ctx, "node/"+s.node.Name, `{.status.addresses[?(@.type=="InternalIP")].address}`)
+	if err != nil {
 		return out, err
 	}
+	out.nodeIP, _, _ = strings.Cut(addresses, " ") // the first is IPv4's
 	for _, role := range roles {
 		var ns *cluster.Namespace
 		if ns, out.ips[role], err = s.kubectl.OpenPod(ctx, s.node, role, patience); err != nil {
