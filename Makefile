@@ -167,6 +167,23 @@ bench-gitops: build $(BIN)/kubectl build/images/index.json build/test-images/ind
 	@hack/clean-runs.sh
 	go run ./test/bench/gitops $(BENCH_FLAGS)
 
+NET_PEERS := build/peers/kube-proxy build/peers/netload
+
+.PHONY: bench-net
+bench-net: build $(BIN)/kubectl build/images/index.json build/test-images/index.json $(NET_PEERS) ## What a packet's way costs, beside kube-proxy in both of its modes, in turns.
+	@hack/deps.sh bench-net
+	@hack/clean-runs.sh
+	go run ./test/bench/net $(BENCH_FLAGS)
+
+.PHONY: bench-programs
+bench-programs: deps ## What each eBPF program costs, in ns per packet.
+	go test -run '^$$' -bench . -count 5 ./netdata/loader
+
+.PHONY: test-churn
+test-churn: build images build/test-images/index.json $(BIN)/kubectl ## 50 Services and 500 endpoints flap for ten minutes under load.
+	@hack/clean-runs.sh
+	CHURN=10m go test -count=1 -v -timeout 25m -run Churn ./test/cluster/network
+
 .PHONY: test-chaos
 test-chaos: build images build/test-images/index.json $(BIN)/kubectl ## kill -9 of the agent during 200 reconciles.
 	@hack/clean-runs.sh
@@ -228,8 +245,11 @@ build/peers/etcd: PACKAGE = go.etcd.io/etcd/server/v3
 build/peers/containerd: PACKAGE = github.com/containerd/containerd/v2/cmd/containerd
 build/peers/ptp build/peers/loopback: PACKAGE = github.com/containernetworking/plugins/plugins/main/$(@F)
 build/peers/host-local: PACKAGE = github.com/containernetworking/plugins/plugins/ipam/$(@F)
+build/peers/netload: test/bench/net/netload/netload.c | deps
+	@$(STEP) "Building netload" sh -c 'mkdir -p $(@D) && cc -O2 -Wall -Wextra -Werror -static -o $@ $<'
+
 build/peers/kube%: PACKAGE = k8s.io/kubernetes/cmd/$(@F)
-$(PEERS): $(UPSTREAM_MODULE) | deps
+$(PEERS) build/peers/kube-proxy: $(UPSTREAM_MODULE) | deps
 	@$(STEP) "Building $(@F) as a separate process" go -C tools/upstream build -v -ldflags '-s -w $(K8S_LDFLAGS)' \
 		-o $(CURDIR)/$@ $(PACKAGE)
 	@touch $@

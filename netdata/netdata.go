@@ -1,6 +1,7 @@
 package netdata
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -101,7 +102,7 @@ func (n *Network) runDataplane(ctx context.Context, ready func()) error {
 		NodeIPs:      n.cfg.NodeIPs,
 		ServiceCIDRs: n.cfg.ServiceCIDRs,
 		ClusterDNS:   n.cfg.ClusterDNS,
-		Sizes:        maps.Sizes{Flows: flowCapacity()},
+		Sizes:        maps.Sizes{Flows: cmp.Or(n.cfg.flows, flowCapacity())},
 		ForceFilter:  n.cfg.forceFilter,
 	}, n.log)
 	if err != nil {
@@ -155,6 +156,9 @@ func (n *Network) runCNI(ctx context.Context, ready func()) error {
 	}
 	pods, err := n.findPodRanges(ctx)
 	if err != nil || ctx.Err() != nil {
+		return err
+	}
+	if err := n.cfg.overlap(pods); err != nil {
 		return err
 	}
 	for _, p := range pods {
