@@ -18,6 +18,7 @@ gpg|gnupg|the tests sign commits with OpenPGP too|test
 openssl|openssl|the tests sign commits with x509 certificates too|test
 qemu-system-x86_64|qemu-system-x86|boots kernels to test on|vm
 mke2fs|e2fsprogs|makes the disks of virtual machines|vm
+mkfs.xfs|xfsprogs|makes file systems with project quotas|vm
 xz|xz-utils|unpacks kernel modules|vm
 /usr/share/keyrings/debian-archive-keyring.gpg|debian-archive-keyring|proves where the kernels come from|vm
 clang-19|clang-19|compiles the eBPF programs to the committed objects|generate

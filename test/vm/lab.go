@@ -62,7 +62,7 @@ func Open(t testing.TB) *Lab {
 // missing says what keeps machines from running here, or "".
 func missing() string {
 	var names []string
-	for _, tool := range []string{qemu.Binary, "apt-get", "dpkg-deb", "xz", "mke2fs"} {
+	for _, tool := range []string{qemu.Binary, "apt-get", "dpkg-deb", "xz", "mke2fs", "mkfs.xfs"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			names = append(names, tool)
 		}
@@ -89,6 +89,16 @@ func (l *Lab) prepare(ctx context.Context) (err error) {
 	}
 	l.work = pace.Measure()
 	return nil
+}
+
+// Binary returns the path of a program of the product, as `make build` leaves it.
+func (l *Lab) Binary(t testing.TB, name string) string {
+	t.Helper()
+	file := filepath.Join(l.Paths.Bin, name)
+	if _, err := os.Stat(file); err != nil {
+		t.Fatalf("%v: build it with `make build`", err)
+	}
+	return file
 }
 
 // Tree makes a root file system with what an ordinary host has: a shell and the

@@ -26,7 +26,8 @@ type Options struct {
 }
 
 // Run runs the tests of one package in a machine whose root file system they were
-// added to. Each top-level test becomes a subtest of t.
+// added to. Each top-level test becomes a subtest of t. Tests with deadlines of their own
+// find in BOTHY_TEST_SLOWNESS how many times as long the machine takes.
 func Run(t *testing.T, m *vm.Machine, b Binary, o Options) {
 	t.Helper()
 	limit := o.Limit
@@ -39,7 +40,8 @@ func Run(t *testing.T, m *vm.Machine, b Binary, o Options) {
 	defer cancel()
 	args := append([]string{b.program(), "-test.v=test2json", "-test.timeout=" + inner.String()}, o.Args...)
 	start := time.Now()
-	r, err := m.Run(ctx, vm.Command{Args: args, Dir: b.workDir(), Env: o.Env})
+	env := append([]string{fmt.Sprintf("BOTHY_TEST_SLOWNESS=%.1f", m.Slowness())}, o.Env...)
+	r, err := m.Run(ctx, vm.Command{Args: args, Dir: b.workDir(), Env: env})
 	tests, convertErr := convert(t.Context(), b.Package, r.Stdout)
 	if convertErr != nil {
 		t.Fatal(errors.Join(err, convertErr))

@@ -34,6 +34,10 @@ func build(t *testing.T, lab *vm.Lab, packages ...string) []gotest.Binary {
 	return binaries
 }
 
+// testBin is where tests find the product's programs, named by BOTHY_TEST_BIN:
+// there is no compiler in a machine.
+const testBin = "/usr/local/lib/bothy"
+
 // runAll boots a machine with the programs and runs them.
 func runAll(t *testing.T, lab *vm.Lab, kernel string, binaries []gotest.Binary, o gotest.Options) {
 	t.Helper()
@@ -43,13 +47,19 @@ func runAll(t *testing.T, lab *vm.Lab, kernel string, binaries []gotest.Binary, 
 			t.Fatal(err)
 		}
 	}
-	// What the tests of the wings call.
-	for path, program := range map[string]string{"/usr/local/sbin/mkfs.ext4": "mkfs.ext4", "/usr/local/lib/bothy/bothy-init": filepath.Join(lab.Paths.Bin, "bothy-init")} {
+	programs := map[string]string{
+		testBin + "/bothy-init": lab.Binary(t, "bothy-init"),
+		testBin + "/bothy-cni":  lab.Binary(t, "bothy-cni"),
+		"/usr/sbin/mkfs.ext4":   "mkfs.ext4",
+		"/usr/sbin/mkfs.xfs":    "mkfs.xfs",
+	}
+	for path, program := range programs {
 		if err := tree.AddProgram(path, program); err != nil {
 			t.Fatal(err)
 		}
 	}
 	m := lab.Boot(t, vm.Spec{Kernel: kernel, Root: tree, FreeMiB: 1024})
+	o.Env = append(o.Env, "BOTHY_TEST_BIN="+testBin)
 	for _, b := range binaries {
 		t.Run(b.Name, func(t *testing.T) { gotest.Run(t, m, b, o) })
 	}
@@ -59,10 +69,7 @@ func runAll(t *testing.T, lab *vm.Lab, kernel string, binaries []gotest.Binary, 
 // what one kernel's verifier accepts another may refuse.
 func TestDataplane(t *testing.T) {
 	onEveryKernel(t, func(t *testing.T, lab *vm.Lab, kernel string) {
-		binaries := build(t, lab, "./netdata", "./netdata/loader", "./netdata/conntrack", "./netdata/cni/...")
-		runAll(t, lab, kernel, binaries, gotest.Options{
-			Limit: 2 * time.Minute,
-		})
+		runAll(t, lab, kernel, build(t, lab, "./netdata/..."), gotest.Options{Limit: 2 * time.Minute})
 	})
 }
 
@@ -71,9 +78,6 @@ func TestDataplane(t *testing.T) {
 func TestHost(t *testing.T) {
 	onEveryKernel(t, func(t *testing.T, lab *vm.Lab, kernel string) {
 		binaries := build(t, lab, "./os/...", "./internal/durable", "./internal/memory", "./node/volumes")
-		runAll(t, lab, kernel, binaries, gotest.Options{
-			Limit: 2 * time.Minute,
-			Env:   []string{"BOTHY_TEST_BIN=/usr/local/lib/bothy"},
-		})
+		runAll(t, lab, kernel, binaries, gotest.Options{Limit: 2 * time.Minute})
 	})
 }

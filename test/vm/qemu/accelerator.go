@@ -92,7 +92,7 @@ func probe(ctx context.Context, a Accelerator) error {
 	m, err := Start(ctx, Config{
 		Accelerator: a, CPUs: 1, MemoryMiB: 32,
 		Args: []string{
-			"-drive", "if=none,id=boot,format=raw,readonly=on,file=" + image, "-device", "ide-hd,drive=boot",
+			"-drive", "if=none,id=boot,format=raw,file=" + image, "-device", "ide-hd,drive=boot",
 			"-device", fmt.Sprintf("isa-debug-exit,iobase=%#x,iosize=1", exitPort),
 		},
 	})

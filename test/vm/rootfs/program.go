@@ -16,11 +16,15 @@ var libraryDirs = []string{
 }
 
 // AddProgram puts a program of the host at a path, with the dynamic linker and the
-// libraries it needs. A name without a slash is looked for in PATH.
+// libraries it needs, in place of what is there. A name without a slash is looked for
+// in PATH.
 func (t *Tree) AddProgram(path, from string) error {
 	file, err := exec.LookPath(from)
 	if err != nil {
-		return fmt.Errorf("%w: it is installed by `hack/deps.sh vm`", err)
+		return err
+	}
+	if err := os.Remove(t.Host(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	if err := t.addResolved(path, file); err != nil {
 		return err
