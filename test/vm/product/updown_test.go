@@ -91,7 +91,9 @@ func upAndDown(t *testing.T, m *vm.Machine, repo *cluster.Repo) {
 	if want := "Hello from a signed commit"; !strings.Contains(answer, want) {
 		t.Errorf("the workload answers %q, not %q", answer, want)
 	}
-	t.Logf("bothy status:\n%s", bothy(t, m, m.Scale(downTakes), "status"))
+	status := bothy(t, m, m.Scale(downTakes), "status")
+	t.Logf("bothy status:\n%s", status)
+	reportRestarts(t, m)
 	during := lines(m.Output(t, inspect))
 	for _, kind := range []string{"process ", "cgroup ", "link ", "firewall table ", "BPF program "} {
 		if !slices.ContainsFunc(added(before, during), func(s string) bool { return strings.HasPrefix(s, kind) }) {
@@ -108,6 +110,25 @@ func upAndDown(t *testing.T, m *vm.Machine, repo *cluster.Repo) {
 	})
 	if out := m.Output(t, "sh", "-c", "ls -d "+stateDir+" 2>/dev/null || true"); out != "" {
 		t.Errorf("the purged state directory is still there: %s", out)
+	}
+}
+
+// reportRestarts shows what a process printed that had to be started again. A slow
+// machine may exceed deadlines inside Kubernetes; the node then has to recover, which
+// is what is tested here.
+func reportRestarts(t *testing.T, m *vm.Machine) {
+	t.Helper()
+	var status cluster.Status
+	if err := json.Unmarshal([]byte(bothy(t, m, m.Scale(downTakes), "status", "-o", "json")), &status); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range status.Components {
+		if c.Restarts > 0 {
+			t.Logf("%s was started again %d times: %s", c.Name, c.Restarts, c.LastError)
+		}
+		if c.Name == "kube" && c.Restarts > 0 {
+			t.Logf("the last it printed:\n%s", m.Output(t, "sh", "-c", "grep -vE '^(goroutine|\\t|created by|$)' "+stateDir+"/logs/kube.stderr | tail -n 40"))
+		}
 	}
 }
 

@@ -42,8 +42,6 @@ const probeLimit = 10 * time.Second
 // with the reason. A device /dev/kvm proves nothing: nested in another virtual
 // machine it may refuse what QEMU asks of it, or never run an instruction.
 func ChooseAccelerator(ctx context.Context) (Accelerator, error) {
-	ctx, cancel := context.WithTimeout(ctx, probeLimit)
-	defer cancel()
 	if err := probe(ctx, KVM); err != nil {
 		return TCG, fmt.Errorf("no KVM: %w", err)
 	}
@@ -58,17 +56,17 @@ const (
 	exitStatus = exitNumber<<1 | 1
 )
 
-func bootSector() []byte {
+func bootDisk() []byte {
 	code := []byte{
 		0xb0, exitNumber, // mov al, exitNumber
 		0xe6, exitPort, // out exitPort, al
 		0xf4,       // hlt
 		0xeb, 0xfd, // jmp to the hlt
 	}
-	sector := make([]byte, 512)
-	copy(sector, code)
-	sector[510], sector[511] = 0x55, 0xaa
-	return sector
+	disk := make([]byte, 1<<20) // the firmware does not boot from a disk of one sector
+	copy(disk, code)
+	disk[510], disk[511] = 0x55, 0xaa
+	return disk
 }
 
 // probe runs a boot sector to its end.
@@ -85,10 +83,12 @@ func probe(ctx context.Context, a Accelerator) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	image := filepath.Join(dir, "sector")
-	if err := os.WriteFile(image, bootSector(), 0o600); err != nil {
+	image := filepath.Join(dir, "disk")
+	if err := os.WriteFile(image, bootDisk(), 0o600); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, probeLimit)
+	defer cancel()
 	m, err := Start(ctx, Config{
 		Accelerator: a, CPUs: 1, MemoryMiB: 32,
 		Args: []string{
