@@ -36,7 +36,7 @@ func TestUpServesAndDownLeavesNothing(t *testing.T) {
 	lab := vm.Open(t)
 	names := os.Getenv("BOTHY_VM_KERNELS")
 	if names == "" {
-		names = "6.1"
+		names = "6.1 6.12"
 	}
 	repo := cluster.RepoFrom(t, filepath.Join(lab.Paths.Root, "examples", "repo"), false)
 	for kernel := range strings.FieldsSeq(names) {
@@ -94,6 +94,7 @@ func upAndDown(t *testing.T, m *vm.Machine, repo *cluster.Repo) {
 	status := bothy(t, m, m.Scale(downTakes), "status")
 	t.Logf("bothy status:\n%s", status)
 	reportRestarts(t, m)
+	t.Logf("kernel modules in use: %s", m.Output(t, "sh", "-c", "lsmod | cut -d' ' -f1 | sort | xargs"))
 	during := lines(m.Output(t, inspect))
 	for _, kind := range []string{"process ", "cgroup ", "link ", "firewall table ", "BPF program "} {
 		if !slices.ContainsFunc(added(before, during), func(s string) bool { return strings.HasPrefix(s, kind) }) {
@@ -127,7 +128,7 @@ func reportRestarts(t *testing.T, m *vm.Machine) {
 			t.Logf("%s was started again %d times: %s", c.Name, c.Restarts, c.LastError)
 		}
 		if c.Name == "kube" && c.Restarts > 0 {
-			t.Logf("the last it printed:\n%s", m.Output(t, "sh", "-c", "grep -vE '^(goroutine|\\t|created by|$)' "+stateDir+"/logs/kube.stderr | tail -n 40"))
+			t.Logf("the last it printed:\n%s", m.Output(t, "tail", "-n", "40", stateDir+"/logs/kube.stderr"))
 		}
 	}
 }
@@ -146,11 +147,11 @@ func bothy(t *testing.T, m *vm.Machine, limit time.Duration, args ...string) str
 	if err == nil {
 		return r.Stdout
 	}
-	for _, more := range [][]string{{"status"}, {"logs", "--tail", "100"}} {
+	for _, more := range [][]string{command("status"), command("logs", "--tail", "100"), {"tail", "-n", "40", stateDir + "/logs/kube.stderr"}} {
 		ctx, cancel := context.WithTimeout(t.Context(), m.Scale(downTakes))
-		said, err := m.Run(ctx, vm.Command{Args: command(more...), Env: environment()})
+		said, err := m.Run(ctx, vm.Command{Args: more, Env: environment()})
 		cancel()
-		t.Logf("bothy %s: %v\n%s%s", strings.Join(more, " "), err, said.Stdout, said.Stderr)
+		t.Logf("%s: %v\n%s%s", strings.Join(more, " "), err, said.Stdout, said.Stderr)
 	}
 	t.Fatalf("bothy %s: %v\n%s", strings.Join(args, " "), err, r.Stdout)
 	return ""
