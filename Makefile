@@ -139,12 +139,12 @@ VM_TEST := BOTHY_VM=require go test -count=1 -v -p 1
 
 .PHONY: test-vm
 test-vm: build images build/test-images/index.json $(BIN)/kubectl ## Kernels 6.1 and 6.12 under QEMU: dataplane, cgroup v2, quotas, the product; 30 minutes without KVM.
-	@hack/deps.sh build vm
+	@hack/deps.sh build vm && rm -rf build/vm/run
 	$(VM_TEST) -timeout 45m ./test/vm/... $(TEST_FLAGS)
 
 .PHONY: test-vm-all
 test-vm-all: build images build/test-images/index.json $(BIN)/kubectl ## The same on every kernel in test/vm/debian/packages.yaml.
-	@hack/deps.sh build vm
+	@hack/deps.sh build vm && rm -rf build/vm/run
 	BOTHY_VM_KERNELS="6.1 6.12 6.18 7.3" $(VM_TEST) -timeout 3h ./test/vm/... $(TEST_FLAGS)
 
 .PHONY: conformance
