@@ -137,13 +137,13 @@ func (l *Lab) tree(ctx context.Context, dir string) (*rootfs.Tree, error) {
 			return nil, err
 		}
 	}
-	for file, text := range map[string]string{
-		"/etc/passwd":      "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n",
-		"/etc/group":       "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n",
-		"/etc/hosts":       "127.0.0.1 localhost\n::1 localhost\n",
-		"/etc/resolv.conf": "",
+	for _, file := range []struct{ path, text string }{
+		{"/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n"},
+		{"/etc/group", "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n"},
+		{"/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n"},
+		{"/etc/resolv.conf", ""},
 	} {
-		if err := tree.Write(file, []byte(text), 0o644); err != nil {
+		if err := tree.Write(file.path, []byte(file.text), 0o644); err != nil {
 			return nil, err
 		}
 	}

@@ -31,7 +31,7 @@ func readModule(dir, path string) (module, error) {
 	if err != nil {
 		return m, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	section := f.Section(".modinfo")
 	if section == nil {
 		return m, fmt.Errorf("%s has no section .modinfo", path)

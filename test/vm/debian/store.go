@@ -75,7 +75,7 @@ func (s *Store) once(name string, fill func(dir string) error) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer os.RemoveAll(temp)
+	defer func() { _ = os.RemoveAll(temp) }() // what stays is never used
 	if err := fill(temp); err != nil {
 		return "", err
 	}
@@ -119,7 +119,7 @@ func (s *Store) download(ctx context.Context, src aptSource, p pkg) (string, err
 	if err != nil {
 		return "", err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }() // what stays is never used
 	config := filepath.Join(dir, "apt.conf")
 	sources := fmt.Sprintf("deb [arch=amd64 %s] %s %s main\n", src.options, src.url, src.suite)
 	if err := errors.Join(

@@ -56,7 +56,7 @@ func Run(t *testing.T, m *vm.Machine, b Binary, o Options) {
 	case r.Code != 0 && !t.Failed():
 		t.Errorf("exit status %d, though no test failed: %s%s", r.Code, tests.output.String(), r.Stderr)
 	case r.Code != 0:
-		t.Log(fmt.Sprintf("exit status %d: %s%s", r.Code, tests.output.String(), strings.TrimSpace(r.Stderr)))
+		t.Logf("exit status %d: %s%s", r.Code, tests.output.String(), strings.TrimSpace(r.Stderr))
 	case len(tests.order) == 0:
 		t.Error("no test ran")
 	}

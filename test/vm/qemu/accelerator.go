@@ -82,7 +82,7 @@ func probe(ctx context.Context, a Accelerator) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }() // in the temporary directory
 	image := filepath.Join(dir, "disk")
 	if err := os.WriteFile(image, bootDisk(), 0o600); err != nil {
 		return err

@@ -34,11 +34,11 @@ func (t *Tree) AddProgram(path, from string) error {
 
 // addResolved adds the file a link points to, unless the tree has it.
 func (t *Tree) addResolved(path, from string) error {
-	real, err := filepath.EvalSymlinks(from)
+	target, err := filepath.EvalSymlinks(from)
 	if err != nil {
 		return err
 	}
-	err = t.link(path, real)
+	err = t.link(path, target)
 	if errors.Is(err, fs.ErrExist) {
 		return nil
 	}
@@ -50,7 +50,7 @@ func (t *Tree) addNeeds(file string) error {
 	if err != nil {
 		return fmt.Errorf("%s is no program for Linux: %w", file, err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	for _, p := range f.Progs {
 		if p.Type != elf.PT_INTERP {
 			continue
