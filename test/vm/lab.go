@@ -41,12 +41,7 @@ func Open(t testing.TB) *Lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if why := missing(); why != "" {
-		if os.Getenv("BOTHY_VM") == "require" {
-			t.Fatal(why)
-		}
-		t.Skip(why)
-	}
+	unless(t, missing())
 	l := &Lab{Paths: paths, dir: filepath.Join(paths.Root, "build", "vm")}
 	if err := l.prepare(t.Context()); err != nil {
 		t.Fatal(err)
@@ -57,6 +52,25 @@ func Open(t testing.TB) *Lab {
 	}
 	l.Accelerator = accelerator
 	return l
+}
+
+// NeedProduct ends the test like [Open] where the product was not built, or a
+// repository cannot be made for it.
+func (l *Lab) NeedProduct(t testing.TB) {
+	t.Helper()
+	unless(t, l.Paths.Missing())
+}
+
+// unless ends the test for a reason, if there is one.
+func unless(t testing.TB, why string) {
+	t.Helper()
+	switch {
+	case why == "":
+	case os.Getenv("BOTHY_VM") == "require":
+		t.Fatal(why)
+	default:
+		t.Skip(why)
+	}
 }
 
 // missing says what keeps machines from running here, or "".

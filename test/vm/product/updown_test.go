@@ -34,6 +34,7 @@ const (
 // and goes without a trace.
 func TestUpServesAndDownLeavesNothing(t *testing.T) {
 	lab := vm.Open(t)
+	lab.NeedProduct(t)
 	names := os.Getenv("BOTHY_VM_KERNELS")
 	if names == "" {
 		names = "6.1 6.12"
