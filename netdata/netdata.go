@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/bothy-os/bothy/internal/supervise"
 	"github.com/bothy-os/bothy/netdata/cni"
@@ -18,6 +19,8 @@ import (
 	"github.com/bothy-os/bothy/netdata/dns"
 	"github.com/bothy-os/bothy/netdata/loader"
 	"github.com/bothy-os/bothy/netdata/maps"
+	"github.com/bothy-os/bothy/netdata/nodes"
+	"github.com/bothy-os/bothy/netdata/policy"
 	"github.com/bothy-os/bothy/netdata/services"
 )
 
@@ -33,6 +36,10 @@ type Network struct {
 
 	kernel     atomic.Pointer[kernel]
 	controller atomic.Pointer[services.Controller]
+	nodes      atomic.Pointer[nodes.Controller]
+	// overhead is how many bytes of a packet to another node tunnels take.
+	overhead        atomic.Int32
+	overheadChanged chan struct{}
 
 	mu        sync.Mutex
 	podRanges []netip.Prefix
@@ -42,35 +49,45 @@ type Network struct {
 // kernel is what the dataplane component hands to the others.
 type kernel struct {
 	*loader.Dataplane
-	flows *conntrack.Collector
+	flows  *conntrack.Collector
+	policy *policy.Controller
 }
 
 // New checks the configuration. Nothing is touched before the components run.
 func New(cfg Config) (*Network, error) {
-	clusterDNS := cfg.ClusterDNS
+	given := cfg
 	cfg, err := cfg.check()
 	if err != nil {
 		return nil, err
 	}
 	log := cfg.Log
-	return &Network{
+	n := &Network{
 		cfg:        cfg,
-		clusterDNS: clusterDNS,
+		clusterDNS: given.ClusterDNS,
 		log:        log,
 		notices:    map[string]string{},
+
+		overheadChanged: make(chan struct{}, 1),
 		dns: dns.New(dns.Config{
 			Addrs: cfg.ClusterDNS, Domain: cfg.ClusterDomain, Upstreams: cfg.Upstreams, Kubeconfig: cfg.DNSKubeconfig,
 		}, log),
-	}, nil
+	}
+	if lacking := given.lacking(); len(lacking) > 0 {
+		n.notices["families"] = fmt.Sprintf("the cluster has %s, but this node has no address of that family: neither have its pods", lacking)
+	}
+	return n, nil
 }
 
 // Components are to be supervised. "dataplane" is ready without the API; "cni" without it
-// when the pod range is known; "services" and "dns" when they have read it.
+// when the pod range is known; "policy", "services", "nodes" and "dns" when they have read it. Policy comes
+// after the pods that live already have been taken over.
 func (n *Network) Components() []supervise.Component {
 	return []supervise.Component{
 		{Name: "dataplane", Run: n.runDataplane},
 		{Name: "cni", After: []string{"dataplane"}, Run: n.runCNI},
+		{Name: "policy", After: []string{"cni"}, Run: n.runPolicy},
 		{Name: "services", After: []string{"dataplane"}, Run: n.runServices},
+		{Name: "nodes", After: []string{"cni"}, Run: n.runNodes},
 		{Name: "dns", After: []string{"dataplane"}, Run: n.runDNS},
 	}
 }
@@ -96,7 +113,7 @@ func (n *Network) runDataplane(ctx context.Context, ready func()) error {
 	}
 	n.attachSockets(dp)
 	flows := conntrack.New(dp.Tables, n.log)
-	n.kernel.Store(&kernel{Dataplane: dp, flows: flows})
+	n.kernel.Store(&kernel{Dataplane: dp, flows: flows, policy: policy.NewController(dp.Tables, n.cfg.NodeName, n.log)})
 	ready()
 	n.log.Info("dataplane in force", "uplink", n.cfg.Uplink, "addrs", n.cfg.NodeIPs, "backend", dp.Backend())
 	return flows.Run(ctx)
@@ -161,6 +178,18 @@ func (n *Network) serveCNI(ctx context.Context, server *cni.Server, pods []netip
 	return server.Serve(ctx, pods, ready)
 }
 
+func (n *Network) runPolicy(ctx context.Context, ready func()) error {
+	k := n.kernel.Load()
+	if k == nil {
+		return errors.New("the dataplane is not loaded")
+	}
+	client, err := waitForAPI(ctx, n.cfg.Kubeconfig, probePolicy)
+	if err != nil || ctx.Err() != nil {
+		return err
+	}
+	return k.policy.Run(ctx, client, ready)
+}
+
 func (n *Network) runServices(ctx context.Context, ready func()) error {
 	k := n.kernel.Load()
 	if k == nil {
@@ -174,6 +203,25 @@ func (n *Network) runServices(ctx context.Context, ready func()) error {
 	controller := services.NewController(client, k.Tables, k.flows, node, n.log)
 	n.controller.Store(controller)
 	return controller.Run(ctx, ready)
+}
+
+func (n *Network) runNodes(ctx context.Context, ready func()) error {
+	k := n.kernel.Load()
+	if k == nil {
+		return errors.New("the dataplane is not loaded")
+	}
+	client, err := waitForAPI(ctx, n.cfg.Kubeconfig, probeNodes)
+	if err != nil || ctx.Err() != nil {
+		return err
+	}
+	n.mu.Lock()
+	self := nodes.Node{Name: n.cfg.NodeName, Addrs: n.cfg.NodeIPs, Pods: n.podRanges}
+	n.mu.Unlock()
+	controller := nodes.NewController(nodes.Config{
+		Self: self, Uplink: n.cfg.Uplink, Attach: k.AttachTunnel, Tunnelled: n.tunnelled, Log: n.log,
+	})
+	n.nodes.Store(controller)
+	return controller.Run(ctx, client, ready)
 }
 
 func (n *Network) runDNS(ctx context.Context, ready func()) error {
@@ -203,16 +251,24 @@ type podPorts struct {
 	*kernel
 }
 
+func (p podPorts) Await(ctx context.Context, pod cni.Pod) error {
+	return p.policy.Await(ctx, podRef(pod))
+}
+
 // Connect writes the rows before it attaches the programs, which drop what
 // comes from an interface without a row.
-func (p podPorts) Connect(dev netlink.Link, addrs []netip.Addr, mac net.HardwareAddr) error {
-	for _, a := range addrs {
-		err := p.Tables.PutEndpoint(maps.Endpoint{Addr: a, Ifindex: dev.Attrs().Index, MAC: mac})
-		if err != nil {
-			return err
-		}
+func (p podPorts) Connect(dev netlink.Link, pod cni.Pod, addrs []netip.Addr, mac net.HardwareAddr) error {
+	err := p.policy.Connect(podRef(pod), addrs, func(a netip.Addr, identity uint32) error {
+		return p.Tables.PutEndpoint(maps.Endpoint{Addr: a, Ifindex: dev.Attrs().Index, MAC: mac, Identity: identity})
+	})
+	if err != nil {
+		return err
 	}
 	return p.AttachPod(dev)
+}
+
+func podRef(pod cni.Pod) policy.PodRef {
+	return policy.PodRef{Namespace: pod.Namespace, Name: pod.Name, UID: types.UID(pod.UID)}
 }
 
 func (p podPorts) Disconnect(devName string, index int, addrs []netip.Addr) error {
@@ -231,6 +287,7 @@ func (p podPorts) Disconnect(devName string, index int, addrs []netip.Addr) erro
 		errs = append(errs, p.DetachPod(devName))
 	}
 	for _, a := range addrs {
+		p.policy.Disconnect(a)
 		p.flows.Forget(a)
 	}
 	return errors.Join(errs...)

@@ -108,6 +108,8 @@ type testNode struct {
 	dir     string
 	network *Network
 	stop    func()
+	// api knows the pods that are made, while it is set. Without, they are no pods of a cluster.
+	api *fakeAPI
 }
 
 var (
@@ -122,6 +124,15 @@ var (
 
 func newTestNode(t *testing.T) *testNode {
 	t.Helper()
+	n := newUnconnectedNode(t)
+	n.outside = n.makeNetns("outside")
+	n.connectOutside()
+	return n
+}
+
+// newUnconnectedNode has no uplink yet.
+func newUnconnectedNode(t *testing.T) *testNode {
+	t.Helper()
 	must(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
 	dir := t.TempDir()
 	run := filepath.Join(dir, "run")
@@ -135,8 +146,9 @@ func newTestNode(t *testing.T) *testNode {
 		must(t, os.WriteFile(filepath.Join(cgroup, "cgroup.procs"), []byte("0"), 0))
 	}
 	n := &testNode{t: t, dir: dir}
-	n.outside = n.makeNetns("outside")
-	n.connectOutside()
+	lo, err := netlink.LinkByName("lo")
+	must(t, err)
+	must(t, netlink.LinkSetUp(lo))
 	n.cfg = Config{
 		StateDir: filepath.Join(dir, "state"), RunDir: run, BPFDir: bpf,
 		NodeName: "node", NodeIPs: []netip.Addr{nodeIP, nodeIP6}, Uplink: "eth0", HostCgroup: cgroup,
@@ -151,9 +163,6 @@ func newTestNode(t *testing.T) *testNode {
 
 func (n *testNode) connectOutside() {
 	t := n.t
-	lo, err := netlink.LinkByName("lo")
-	must(t, err)
-	must(t, netlink.LinkSetUp(lo))
 	ns, err := netns.GetFromPath(n.outside)
 	must(t, err)
 	defer ns.Close()

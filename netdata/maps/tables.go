@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"github.com/cilium/ebpf"
 )
@@ -29,6 +30,8 @@ var layouts = map[string]layout{
 	"endpoints":      {version: 1},
 	"ifaces":         {version: 1},
 	"nats":           {version: 1},
+	"policy_peers":   {version: 1},
+	"policy_rules":   {version: 1, shared: true},
 	"services":       {version: 1},
 	"slots":          {version: 1},
 	"sock_peers":     {version: 1},
@@ -41,17 +44,25 @@ type Sizes struct {
 	// Flows is the number of rows of conntrack and of the translation table. A
 	// row of each costs about 200 bytes for IPv4 and 270 for IPv6 together, allocated in advance.
 	Flows uint32
-	// Slots is the number of backends of all services, at 8 bytes for IPv4 and
-	// 24 for IPv6, allocated in advance.
-	Slots uint32
+	// Divide makes the other large maps that many times smaller; 0 is 1.
+	Divide uint32
+}
+
+// divided are the maps that [Sizes.Divide] makes smaller.
+func divided(name string) bool {
+	switch name {
+	case "affinities", "datagram_peers", "services", "slots":
+		return true
+	}
+	return false
 }
 
 func (s Sizes) apply(name string, spec *ebpf.MapSpec) {
 	switch {
 	case s.Flows != 0 && (name == "ct" || name == "nats"):
 		spec.MaxEntries = s.Flows
-	case s.Slots != 0 && name == "slots":
-		spec.MaxEntries = s.Slots
+	case s.Divide != 0 && divided(name):
+		spec.MaxEntries /= s.Divide
 	}
 }
 
@@ -66,6 +77,8 @@ type Tables struct {
 	dir      string
 	families [families]*family
 	shared   map[string]*ebpf.Map
+
+	stateMu sync.Mutex
 }
 
 // Open opens every map of the sets under dir, a directory of a bpffs, and creates
@@ -216,14 +229,26 @@ func (t *Tables) State() (State, error) {
 
 // SetServicesSynced records that the services table is complete.
 func (t *Tables) SetServicesSynced() error {
+	return t.changeState(func(s *State) { s.ServicesSynced = true })
+}
+
+// changeState is for several writers of the one row, each of its own field.
+func (t *Tables) changeState(change func(*State)) error {
+	t.stateMu.Lock()
+	defer t.stateMu.Unlock()
 	s, err := t.State()
 	if err != nil {
 		return err
 	}
-	if s.ServicesSynced {
+	before := s
+	if change(&s); s == before {
 		return nil
 	}
-	if err := t.shared["state"].Put(uint32(0), [2]uint32{s.PolicyRevision, 1}); err != nil {
+	row := [2]uint32{s.PolicyRevision}
+	if s.ServicesSynced {
+		row[1] = 1
+	}
+	if err := t.shared["state"].Put(uint32(0), row); err != nil {
 		return fmt.Errorf("write state row: %w", err)
 	}
 	return nil
