@@ -134,9 +134,18 @@ test-integration: build images build/test-images/index.json $(BIN)/kubectl $(BIN
 	@[ "$$(id -u)" != 0 ] || hack/clean-runs.sh
 	go test -count=1 -v -p 1 -parallel 4 -timeout 45m ./test/cluster/... $(TEST_FLAGS)
 
+# Virtual machines take the whole host, so packages run one after the other.
+VM_TEST := BOTHY_VM=require go test -count=1 -v -p 1
+
 .PHONY: test-vm
-test-vm: ## The appliance under QEMU.
-	@echo "there is no appliance image yet, so there is nothing to boot: test/vm comes with it" >&2; exit 1
+test-vm: build images build/test-images/index.json $(BIN)/kubectl ## Kernels 6.1 and 6.12 under QEMU: dataplane, cgroup v2, quotas, the product; 30 minutes without KVM.
+	@hack/deps.sh build vm && rm -rf build/vm/run
+	$(VM_TEST) -timeout 45m ./test/vm/... $(TEST_FLAGS)
+
+.PHONY: test-vm-all
+test-vm-all: build images build/test-images/index.json $(BIN)/kubectl ## The same on every kernel in test/vm/debian/packages.yaml.
+	@hack/deps.sh build vm && rm -rf build/vm/run
+	BOTHY_VM_KERNELS="6.1 6.12 6.18 7.3" $(VM_TEST) -timeout 3h ./test/vm/... $(TEST_FLAGS)
 
 # What `make conformance` runs and prints; docs/conformance.md explains them.
 SET      ?= conformance
