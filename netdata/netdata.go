@@ -16,6 +16,7 @@ import (
 	"github.com/bothy-os/bothy/netdata/cni"
 	"github.com/bothy-os/bothy/netdata/conntrack"
 	"github.com/bothy-os/bothy/netdata/dns"
+	"github.com/bothy-os/bothy/netdata/flows"
 	"github.com/bothy-os/bothy/netdata/loader"
 	"github.com/bothy-os/bothy/netdata/maps"
 	"github.com/bothy-os/bothy/netdata/services"
@@ -30,7 +31,10 @@ type Network struct {
 	dns *dns.Server
 
 	kernel     atomic.Pointer[kernel]
+	server     atomic.Pointer[cni.Server]
 	controller atomic.Pointer[services.Controller]
+	names      *names
+	metrics    *metrics
 
 	mu       sync.Mutex
 	podRange netip.Prefix
@@ -41,6 +45,7 @@ type Network struct {
 type kernel struct {
 	*loader.Dataplane
 	flows *conntrack.Collector
+	hub   *flows.Hub
 }
 
 // New checks the configuration. Nothing is touched before the components run.
@@ -50,14 +55,16 @@ func New(cfg Config) (*Network, error) {
 		return nil, err
 	}
 	log := cfg.Log
-	return &Network{
+	n := &Network{
 		cfg:     cfg,
 		log:     log,
 		notices: map[string]string{},
 		dns: dns.New(dns.Config{
 			Addr: cfg.ClusterDNS, Domain: cfg.ClusterDomain, Upstreams: cfg.Upstreams, Kubeconfig: cfg.DNSKubeconfig,
 		}, log),
-	}, nil
+	}
+	n.names, n.metrics = &names{network: n}, newMetrics(n)
+	return n, nil
 }
 
 // Components are to be supervised. "dataplane" is ready without the API; "cni" without it
@@ -92,11 +99,16 @@ func (n *Network) runDataplane(ctx context.Context, ready func()) error {
 		return err
 	}
 	n.attachSockets(dp)
-	flows := conntrack.New(dp.Tables, n.log)
-	n.kernel.Store(&kernel{Dataplane: dp, flows: flows})
+	// Nobody listens any more to what the programs told an agent that was killed.
+	if err := dp.Tables.Silence(); err != nil {
+		return err
+	}
+	k := &kernel{Dataplane: dp, flows: conntrack.New(dp.Tables, n.log), hub: n.newHub(dp)}
+	defer k.hub.Close()
+	n.kernel.Store(k)
 	ready()
 	n.log.Info("dataplane in force", "uplink", n.cfg.Uplink, "backend", dp.Backend())
-	return flows.Run(ctx)
+	return k.flows.Run(ctx)
 }
 
 // attachSockets does not fail the dataplane: pods do not need it. But the API server reaches
@@ -124,8 +136,9 @@ func (n *Network) runCNI(ctx context.Context, ready func()) error {
 		return err
 	}
 	server := cni.New(cni.Config{
-		Socket: n.cfg.socket(), Dir: n.cfg.runDir(), ConfDir: n.cfg.CNIConfDir, MTU: mtu, Log: n.log,
+		Socket: n.cfg.socket(), Dir: n.cfg.runDir(), ConfDir: n.cfg.CNIConfDir, MTU: mtu, Log: n.log, Observe: n.metrics.observeCNI,
 	}, podPorts{k})
+	n.server.Store(server)
 	if err := server.Reconcile(); err != nil {
 		return err
 	}
@@ -157,6 +170,7 @@ func (n *Network) runServices(ctx context.Context, ready func()) error {
 	}
 	node := services.Node{Name: n.cfg.NodeName, IP: n.cfg.NodeIP, ClusterDNS: n.cfg.ClusterDNS}
 	controller := services.NewController(client, k.Tables, k.flows, node, n.log)
+	controller.ObserveLatency(n.metrics.observeService)
 	n.controller.Store(controller)
 	return controller.Run(ctx, ready)
 }

@@ -38,7 +38,8 @@ const (
 	far  = "192.0.2.7"
 )
 
-func load(t testing.TB) *bench {
+// mountBPF mounts a bpffs for the time of the test.
+func mountBPF(t testing.TB) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to load eBPF programs")
@@ -52,6 +53,12 @@ func load(t testing.TB) *bench {
 			t.Errorf("unmount bpffs: %v", err)
 		}
 	})
+	return dir
+}
+
+func load(t testing.TB) *bench {
+	t.Helper()
+	dir := mountBPF(t)
 	d, err := Load(Config{
 		Dir:         filepath.Join(dir, "test"),
 		NodeIP:      netip.MustParseAddr(node),

@@ -7,7 +7,7 @@
 #pragma once
 
 #include "config.h"
-#include "packet.h"
+#include "events.h"
 
 /* Where the answer goes: back into the pod, or out of the device it came in by. */
 enum answer_to { ANSWER_POD, ANSWER_WIRE };
@@ -165,7 +165,10 @@ static __always_inline int refuse_datagram(struct __sk_buff *skb, struct packet 
 
 static __always_inline int refuse(struct __sk_buff *skb, struct packet *p, enum answer_to to, enum drop_reason why)
 {
-	count(why);
+	enum hook at = to == ANSWER_POD ? AT_FROM_POD : AT_FROM_EXT;
+
+	count_at(why, at);
+	event_refuse(p, why, at);
 	if (p->t.proto == IPPROTO_TCP)
 		return refuse_tcp(skb, p, to);
 	return refuse_datagram(skb, p, to);
