@@ -116,7 +116,7 @@ func (f Filter) check() error {
 	}
 	for _, p := range f.Protocols {
 		if _, err := strconv.ParseUint(p, 10, 8); err != nil && !isProtocol(p) {
-			return fmt.Errorf("protocol %q: want tcp, udp, sctp, icmp, icmpv6 or a number", p)
+			return fmt.Errorf("proto %q: want tcp, udp, sctp, icmp, icmpv6 or a number", p)
 		}
 	}
 	for field, patterns := range map[string][]string{
