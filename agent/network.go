@@ -168,3 +168,8 @@ func (c *Client) EndpointTable(ctx context.Context) ([]netdata.EndpointEntry, er
 	}
 	return *entries, nil
 }
+
+// Metrics returns the agent's metrics in the text format of Prometheus.
+func (c *Client) Metrics(ctx context.Context) (io.ReadCloser, error) {
+	return call(ctx, c.socket, http.MethodGet, "/metrics", nil)
+}

@@ -89,7 +89,7 @@ func TestFlowsRefusesFiltersBeforeItAsks(t *testing.T) {
 		`--verdict "lost"`:               {"--verdict", "lost"},
 		`--port "http"`:                  {"--port", "http"},
 		`--reason "x" is not known`:      {"--reason", "x"},
-		`--proto "CARRIER-PIGEON"`:    {"--proto", "carrier-pigeon"},
+		`--proto "CARRIER-PIGEON"`:       {"--proto", "carrier-pigeon"},
 		"unknown command \"web-0\"":      {"web-0"},
 		"unknown flag: --no-such-filter": {"--no-such-filter"},
 	} {
@@ -183,5 +183,16 @@ func TestTablesOfTheDataplane(t *testing.T) {
 	rows = endpointRows([]netdata.EndpointEntry{{Peer: web, Interface: "bothy1", MAC: "02:0b:00:00:00:01", Identity: 5}})
 	if got := strings.Join(rows[1], "|"); got != "shop/web-0|10.244.1.2|bothy1|02:0b:00:00:00:01|5" {
 		t.Errorf("row %s", got)
+	}
+}
+
+func TestNetworkMetricsAreThoseOfTheNetwork(t *testing.T) {
+	var out bytes.Buffer
+	in := "# HELP bothy_net_pods Pods.\n# TYPE bothy_net_pods gauge\nbothy_net_pods 2\n# HELP go_threads Threads.\ngo_threads 7\ncoredns_dns_requests_total{type=\"A\"} 3\n"
+	if err := networkMetrics(&out, strings.NewReader(in)); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Count(out.String(), "\n") != 4 || strings.Contains(out.String(), "go_threads") {
+		t.Errorf("%s", out.String())
 	}
 }

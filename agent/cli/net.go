@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"os"
@@ -24,7 +25,7 @@ commands show the tables, not the API, so that the two can be compared.
 For what happens at the moment, see ` + "`bothy flows`" + `.`,
 		Args: cobra.NoArgs,
 	}
-	cmd.AddCommand(newNetStatus(o), newNetServices(o), newNetEndpoints(o))
+	cmd.AddCommand(newNetStatus(o), newNetServices(o), newNetEndpoints(o), newNetMetrics(o))
 	return cmd
 }
 
@@ -96,6 +97,47 @@ func newNetEndpoints(o *options) *cobra.Command {
 			return table(cmd.OutOrStdout(), endpointRows(entries))
 		},
 	}
+}
+
+func newNetMetrics(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "metrics",
+		Short: "Print the metrics of the network and of DNS, as Prometheus reads them",
+		Long: `Print the metrics of the network and of DNS in the text format of Prometheus. The
+agent answers on its socket only; a collector on the machine, such as the textfile
+collector of the node exporter, takes them from here.`,
+		Example: "  bothy net metrics >/var/lib/node_exporter/bothy.prom.tmp && mv /var/lib/node_exporter/bothy.prom.tmp /var/lib/node_exporter/bothy.prom",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := o.connect()
+			if err != nil {
+				return err
+			}
+			body, err := c.Metrics(cmd.Context())
+			if err != nil {
+				return fmt.Errorf("ask the agent: %w", err)
+			}
+			defer body.Close()
+			return networkMetrics(cmd.OutOrStdout(), body)
+		},
+	}
+}
+
+// networkMetrics copies the lines of the dataplane and of DNS, with what describes them.
+func networkMetrics(out io.Writer, in io.Reader) error {
+	lines := bufio.NewScanner(in)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		line := lines.Text()
+		name := strings.TrimPrefix(strings.TrimPrefix(line, "# HELP "), "# TYPE ")
+		if !strings.HasPrefix(name, "bothy_net_") && !strings.HasPrefix(name, "coredns_") {
+			continue
+		}
+		if _, err := fmt.Fprintln(out, line); err != nil {
+			return err
+		}
+	}
+	return lines.Err()
 }
 
 func printNetwork(w io.Writer, s style, r *netdata.Report) error {
