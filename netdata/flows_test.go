@@ -119,7 +119,7 @@ func TestFlows(t *testing.T) {
 		for series, want := range map[string]float64{
 			`bothy_net_dropped_packets_total{direction="from-pod",reason="spoofed-source"}`: 1,
 			`bothy_net_refused_total{direction="from-pod",reason="refused-no-endpoint"}`:    1,
-			`bothy_net_cni_duration_seconds{operation="ADD",result="ok"}`:                    2,
+			`bothy_net_cni_duration_seconds{operation="ADD",result="ok"}`:                   2,
 			`bothy_net_pods`: 2, `bothy_net_services{kind="service"}`: 2, `bothy_net_map_entries{map="endpoints"}`: 2,
 			`bothy_net_flow_events_lost_total`: 0, `bothy_net_service_problems`: 0,
 		} {

@@ -2,6 +2,7 @@ package netdata
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -49,7 +50,7 @@ func (n *names) peer(a netip.Addr) flows.Name {
 	if p, ok := n.services.Pods[a]; ok {
 		return flows.Name{Namespace: p.Namespace, Pod: p.Name, Node: p.Node}
 	}
-	if a == n.network.cfg.NodeIP {
+	if slices.Contains(n.network.cfg.NodeIPs, a) {
 		return flows.Name{Node: node}
 	}
 	return flows.Name{Host: n.network.dns.NameOf(a)}

@@ -27,8 +27,10 @@ const snatPortMin = loader.SNATPortMin
 // Network is the network of one node.
 type Network struct {
 	cfg Config
-	log *slog.Logger
-	dns *dns.Server
+	// clusterDNS are the cluster's addresses, also of families that this node does not have.
+	clusterDNS []netip.Addr
+	log        *slog.Logger
+	dns        *dns.Server
 
 	kernel     atomic.Pointer[kernel]
 	server     atomic.Pointer[cni.Server]
@@ -36,9 +38,9 @@ type Network struct {
 	names      *names
 	metrics    *metrics
 
-	mu       sync.Mutex
-	podRange netip.Prefix
-	notices  map[string]string // what an operator should know, by subject
+	mu        sync.Mutex
+	podRanges []netip.Prefix
+	notices   map[string]string // what an operator should know, by subject
 }
 
 // kernel is what the dataplane component hands to the others.
@@ -50,17 +52,19 @@ type kernel struct {
 
 // New checks the configuration. Nothing is touched before the components run.
 func New(cfg Config) (*Network, error) {
+	clusterDNS := cfg.ClusterDNS
 	cfg, err := cfg.check()
 	if err != nil {
 		return nil, err
 	}
 	log := cfg.Log
 	n := &Network{
-		cfg:     cfg,
-		log:     log,
-		notices: map[string]string{},
+		cfg:        cfg,
+		clusterDNS: clusterDNS,
+		log:        log,
+		notices:    map[string]string{},
 		dns: dns.New(dns.Config{
-			Addr: cfg.ClusterDNS, Domain: cfg.ClusterDomain, Upstreams: cfg.Upstreams, Kubeconfig: cfg.DNSKubeconfig,
+			Addrs: cfg.ClusterDNS, Domain: cfg.ClusterDomain, Upstreams: cfg.Upstreams, Kubeconfig: cfg.DNSKubeconfig,
 		}, log),
 	}
 	n.names, n.metrics = &names{network: n}, newMetrics(n)
@@ -82,14 +86,13 @@ func (n *Network) runDataplane(ctx context.Context, ready func()) error {
 	if err := n.prepareNode(); err != nil {
 		return err
 	}
-	serviceCIDR, _ := n.cfg.serviceCIDR()
 	dp, err := loader.Load(loader.Config{
-		Dir:         n.cfg.BPFDir,
-		NodeIP:      n.cfg.NodeIP,
-		ServiceCIDR: serviceCIDR,
-		ClusterDNS:  n.cfg.ClusterDNS,
-		Sizes:       maps.Sizes{Flows: flowCapacity()},
-		ForceFilter: n.cfg.forceFilter,
+		Dir:          n.cfg.BPFDir,
+		NodeIPs:      n.cfg.NodeIPs,
+		ServiceCIDRs: n.cfg.ServiceCIDRs,
+		ClusterDNS:   n.cfg.ClusterDNS,
+		Sizes:        maps.Sizes{Flows: flowCapacity()},
+		ForceFilter:  n.cfg.forceFilter,
 	}, n.log)
 	if err != nil {
 		return err
@@ -107,7 +110,7 @@ func (n *Network) runDataplane(ctx context.Context, ready func()) error {
 	defer k.hub.Close()
 	n.kernel.Store(k)
 	ready()
-	n.log.Info("dataplane in force", "uplink", n.cfg.Uplink, "backend", dp.Backend())
+	n.log.Info("dataplane in force", "uplink", n.cfg.Uplink, "addrs", n.cfg.NodeIPs, "backend", dp.Backend())
 	return k.flows.Run(ctx)
 }
 
@@ -146,16 +149,28 @@ func (n *Network) runCNI(ctx context.Context, ready func()) error {
 	if err := k.Commit(); err != nil {
 		return err
 	}
-	pods, err := n.findPodRange(ctx)
+	pods, err := n.findPodRanges(ctx)
 	if err != nil || ctx.Err() != nil {
 		return err
 	}
-	if err := unreachable(pods); err != nil {
-		return err
+	for _, p := range pods {
+		if err := unreachable(p); err != nil {
+			return err
+		}
 	}
 	n.mu.Lock()
-	n.podRange = pods
+	n.podRanges = pods
 	n.mu.Unlock()
+	return n.serveCNI(ctx, server, pods, ready)
+}
+
+// serveCNI answers the container runtime and keeps the pods' MTU right, until ctx ends.
+func (n *Network) serveCNI(ctx context.Context, server *cni.Server, pods []netip.Prefix, ready func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var following sync.WaitGroup
+	defer following.Wait()
+	defer cancel()
+	following.Go(func() { n.followMTU(ctx, server) })
 	return server.Serve(ctx, pods, ready)
 }
 
@@ -168,7 +183,7 @@ func (n *Network) runServices(ctx context.Context, ready func()) error {
 	if err != nil || ctx.Err() != nil {
 		return err
 	}
-	node := services.Node{Name: n.cfg.NodeName, IP: n.cfg.NodeIP, ClusterDNS: n.cfg.ClusterDNS}
+	node := services.Node{Name: n.cfg.NodeName, IPs: n.cfg.NodeIPs, ClusterDNS: n.cfg.ClusterDNS}
 	controller := services.NewController(client, k.Tables, k.flows, node, n.log)
 	controller.ObserveLatency(n.metrics.observeService)
 	n.controller.Store(controller)
@@ -204,30 +219,35 @@ type podPorts struct {
 
 // Connect writes the rows before it attaches the programs, which drop what
 // comes from an interface without a row.
-func (p podPorts) Connect(dev netlink.Link, addr netip.Addr, mac net.HardwareAddr) error {
-	err := p.Tables.PutEndpoint(maps.Endpoint{Addr: addr, Ifindex: dev.Attrs().Index, MAC: mac})
-	if err != nil {
-		return err
+func (p podPorts) Connect(dev netlink.Link, addrs []netip.Addr, mac net.HardwareAddr) error {
+	for _, a := range addrs {
+		err := p.Tables.PutEndpoint(maps.Endpoint{Addr: a, Ifindex: dev.Attrs().Index, MAC: mac})
+		if err != nil {
+			return err
+		}
 	}
 	return p.AttachPod(dev)
 }
 
-func (p podPorts) Disconnect(devName string, index int, addr netip.Addr) error {
-	if !addr.IsValid() && index > 0 {
+func (p podPorts) Disconnect(devName string, index int, addrs []netip.Addr) error {
+	if len(addrs) == 0 && index > 0 {
 		ifaces, err := p.Tables.Interfaces()
 		if err != nil {
 			return err
 		}
-		addr = ifaces[index]
+		addrs = ifaces[index]
 	}
-	err := p.Tables.DeleteEndpoint(addr, index)
+	var errs []error
+	for _, a := range addrs {
+		errs = append(errs, p.Tables.DeleteEndpoint(a, index))
+	}
 	if devName != "" {
-		err = errors.Join(err, p.DetachPod(devName))
+		errs = append(errs, p.DetachPod(devName))
 	}
-	if addr.IsValid() {
-		p.flows.Forget(addr)
+	for _, a := range addrs {
+		p.flows.Forget(a)
 	}
-	return err
+	return errors.Join(errs...)
 }
 
 func (p podPorts) Pods() (map[netip.Addr]int, error) {

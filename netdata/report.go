@@ -18,8 +18,9 @@ import (
 // walks over the tables: ask when somebody looks, not every second.
 type Report struct {
 	Status
-	NodeIP netip.Addr `json:"nodeIP"`
-	Uplink string     `json:"uplink"`
+	// NodeIPs are one of each family that the node has, the first is the one most is expected of.
+	NodeIPs []netip.Addr `json:"nodeIPs"`
+	Uplink  string       `json:"uplink"`
 	// MTU of the uplink and of pods, in bytes.
 	MTU int `json:"mtu"`
 	// PolicyRevision rises with each change of policies that concerns this node.
@@ -57,7 +58,7 @@ func (n *Network) Report() (*Report, error) {
 	if k == nil {
 		return nil, errNotLoaded
 	}
-	r := &Report{Status: n.Status(), NodeIP: n.cfg.NodeIP, Uplink: n.cfg.Uplink}
+	r := &Report{Status: n.Status(), NodeIPs: n.cfg.NodeIPs, Uplink: n.cfg.Uplink}
 	note := func(subject string, err error) {
 		if err != nil {
 			r.Problems = append(r.Problems, Problem{Subject: subject, What: err.Error()})
@@ -93,7 +94,7 @@ func (r *Report) problems() []Problem {
 	for _, subject := range slices.Sorted(maps.Keys(r.Notices)) {
 		out = append(out, Problem{Subject: subject, What: r.Notices[subject]})
 	}
-	if !r.PodRange.IsValid() {
+	if len(r.PodRanges) == 0 {
 		out = append(out, Problem{"pods", "The node has no range for pods yet, so none can start.", "`kubectl get node -o yaml`: spec.podCIDRs is given by the controller manager; `bothy status` shows its state."})
 	}
 	if !r.Services.Synced {
@@ -118,7 +119,7 @@ func (r *Report) problems() []Problem {
 
 func fullTable(f tables.Fill) Problem {
 	p := Problem{Subject: "table " + f.Table, What: fmt.Sprintf("%d of %d rows are in use.", f.Entries, f.Max)}
-	switch f.Table {
+	switch strings.TrimSuffix(f.Table, "6") {
 	case "ct", "nats", "affinities", "datagram_peers":
 		p.Do = "The oldest flows give way to new ones: long-lived idle connections may have to be opened anew. `bothy flows --table` shows who has so many; a machine with more memory gets larger tables."
 	default:
@@ -151,7 +152,7 @@ func (n *Network) ServiceTable() ([]ServiceEntry, error) {
 	}
 	out := make([]ServiceEntry, 0, len(rows))
 	for f, row := range rows {
-		backends, err := k.Tables.ReadSlots(row.Base, row.Count)
+		backends, err := k.Tables.ReadSlots(tables.FamilyOf(f.Addr.Addr()), row.Base, row.Count)
 		if err != nil {
 			return nil, err
 		}

@@ -123,11 +123,11 @@ func TestNetworkStatus(t *testing.T) {
 	r := &netdata.Report{
 		Status: netdata.Status{
 			Backend: "tcx", Attached: []string{"cgroup-connect4", "eth0-egress", "eth0-ingress"},
-			PodRange: netip.MustParsePrefix("10.244.0.0/24"), Pods: 2,
+			PodRanges: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/24"), netip.MustParsePrefix("fd00:1::/64")}, Pods: 2,
 			Services: services.Status{Synced: true, Services: 3, Frontends: 5, Backends: 4},
-			DNS:      dns.Status{Addr: netip.MustParseAddr("10.96.0.10"), ClusterNames: true, Upstreams: []string{"192.0.2.53:53"}},
+			DNS:      dns.Status{Addrs: []netip.Addr{netip.MustParseAddr("10.96.0.10")}, ClusterNames: true, Upstreams: []string{"192.0.2.53:53"}},
 		},
-		NodeIP: netip.MustParseAddr("192.168.50.1"), Uplink: "eth0", MTU: 1500, PolicyRevision: 7,
+		NodeIPs: []netip.Addr{netip.MustParseAddr("192.168.50.1"), netip.MustParseAddr("fd00:50::1")}, Uplink: "eth0", MTU: 1500, PolicyRevision: 7,
 		Tables: []maps.Fill{{Table: "ct", Entries: 60000, Max: 65536, Bytes: 4 << 20}, {Table: "slots", Entries: -1, Max: 1000, Bytes: 8000}},
 		DropDetails: []netdata.DropReport{
 			{Reason: "spoofed-source", Direction: "from-pod", Count: 3, Explanation: flows.Explanation{What: "It lied.", Do: "Look at it."}},
@@ -140,8 +140,8 @@ func TestNetworkStatus(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `backend     tcx, 3 attachments
-uplink      eth0, 192.168.50.1, MTU 1500
-pods        2 of 10.244.0.0/24
+uplink      eth0, 192.168.50.1, fd00:50::1, MTU 1500
+pods        2, addresses of 10.244.0.0/24, fd00:1::/64
 services    3, with 5 addresses and 4 backends, in step with the API
 policies    revision 7
 flows       0 when last swept

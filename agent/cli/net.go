@@ -151,12 +151,12 @@ func printNetwork(w io.Writer, s style, r *netdata.Report) error {
 	}
 	fields(w, s,
 		"backend", fmt.Sprintf("%s, %d attachments", r.Backend, len(r.Attached)),
-		"uplink", fmt.Sprintf("%s, %s, MTU %d", r.Uplink, r.NodeIP, r.MTU),
-		"pods", fmt.Sprintf("%d of %s", r.Pods, r.PodRange),
+		"uplink", fmt.Sprintf("%s, %s, MTU %d", r.Uplink, list(r.NodeIPs), r.MTU),
+		"pods", fmt.Sprintf("%d, addresses of %s", r.Pods, orDash(list(r.PodRanges))),
 		"services", fmt.Sprintf("%d, with %d addresses and %d backends, %s", r.Services.Services, r.Services.Frontends, r.Services.Backends, synced),
 		"policies", fmt.Sprintf("revision %d", r.PolicyRevision),
 		"flows", flowLine(r),
-		"dns", fmt.Sprintf("%s, %s, others by %s", r.DNS.Addr, names, orDash(strings.Join(r.DNS.Upstreams, ", "))),
+		"dns", fmt.Sprintf("%s, %s, others by %s", list(r.DNS.Addrs), names, orDash(strings.Join(r.DNS.Upstreams, ", "))),
 	)
 	for _, p := range r.Problems {
 		text := s.bad(p.Subject) + ": " + p.What
@@ -174,6 +174,15 @@ func printNetwork(w io.Writer, s style, r *netdata.Report) error {
 	}
 	fmt.Fprintln(w)
 	return table(w, attachmentRows(r.Attached))
+}
+
+// list separates values by commas.
+func list[T fmt.Stringer](values []T) string {
+	texts := make([]string, 0, len(values))
+	for _, v := range values {
+		texts = append(texts, v.String())
+	}
+	return strings.Join(texts, ", ")
 }
 
 func flowLine(r *netdata.Report) string {

@@ -8,8 +8,11 @@ func (s *Server) PodNames() (map[netip.Addr]string, error) {
 	all, err := s.records.all()
 	out := make(map[netip.Addr]string, len(all))
 	for _, rec := range all {
-		if rec.Pod != "" {
-			out[rec.Addr] = rec.Pod
+		if rec.Pod == "" {
+			continue
+		}
+		for _, a := range rec.Addrs {
+			out[a] = rec.Pod
 		}
 	}
 	return out, err

@@ -23,7 +23,7 @@ func answering(records ...dns.RR) plugin.Handler {
 }
 
 func TestObserveLearnsNamesAndCounts(t *testing.T) {
-	s := New(Config{Addr: netip.MustParseAddr("10.96.0.10")}, nil)
+	s := New(Config{}, nil)
 	observing.Store(s.observer)
 	t.Cleanup(func() { observing.Store(nil) })
 	w := watched{answering(

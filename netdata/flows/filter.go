@@ -12,8 +12,12 @@ import (
 	"github.com/bothy-os/bothy/netdata/maps"
 )
 
+// linkScope is what every IPv6 host does all the time and nobody looks for.
+const linkScope = "link-scope"
+
 // Filter chooses flows. The values of a field are alternatives; the fields that are set must all
-// match. The zero Filter matches everything but the ends of flows.
+// match. The zero Filter matches everything but the ends of flows and drops for the reason link-scope, which
+// must be asked for.
 type Filter struct {
 	// Pods and Namespaces match either end.
 	Pods, Namespaces []string
@@ -165,7 +169,8 @@ func (f Filter) Match(flow *Flow) bool {
 	switch {
 	case !f.Ends && (flow.What == Closed || flow.What == Reset),
 		len(f.Verdicts) > 0 && !slices.Contains(f.Verdicts, flow.Verdict),
-		len(f.Reasons) > 0 && !matchesOne(f.Reasons, flow.Reason):
+		len(f.Reasons) > 0 && !matchesOne(f.Reasons, flow.Reason),
+		len(f.Reasons) == 0 && flow.Reason == linkScope:
 		return false
 	}
 	return f.matchEnds(flow.Protocol, flow.From, flow.To, flow.Asked)

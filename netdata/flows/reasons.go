@@ -60,6 +60,9 @@ var explanations = map[string]Explanation{
 	"no-flow": {
 		What: "An answer left for the outside that belongs to no flow.",
 	},
+	"link-scope": {
+		What: "A pod sent to all on its link, on which there is nobody but the node: IPv6 does so whenever an interface comes up.",
+	},
 	"refused-no-endpoint": {
 		What: "A Service was asked that has no ready endpoint.",
 		Do:   "`kubectl get endpointslices` of the Service: is its selector right, are its pods Ready?",

@@ -5,14 +5,12 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
 
-	"github.com/bothy-os/bothy/netdata/bpf"
 	"github.com/bothy-os/bothy/netdata/maps"
 )
 
@@ -58,8 +56,32 @@ func tuple(proto maps.Protocol, src, dst string) maps.Tuple {
 	return maps.Tuple{Src: ap(src), Dst: ap(dst), Proto: proto}
 }
 
+// TestEvents shares one dataplane, which takes long to verify: the subtests use ports of their own.
 func TestEvents(t *testing.T) {
-	const service = "10.96.0.20:80"
+	b := load(t)
+	b.service("10.96.0.20:80", maps.TCP, 0, 0, podB+":8080")
+	b.service("10.96.0.21:80", maps.UDP, 1, 0, podB+":8080")
+	b.service("10.96.0.22:80", maps.TCP, 2, 0, podA+":8080")
+	b.service("10.96.0.23:80", maps.TCP, 3, 0)
+	b.service(node+":30080", maps.TCP, 3, 0, podB+":8080")
+	b.service(node+":30081", maps.UDP, 4, 0)
+	with := func(name string, f func(*testing.T, *bench)) {
+		t.Run(name, func(t *testing.T) {
+			sub := *b
+			sub.t = t
+			f(t, &sub)
+		})
+	}
+	eventOfEach(with)
+	with("at the end of a connection", eventAtTheEnd)
+	with("only while wanted", eventsOnlyWhileWanted)
+	with("silence", eventsSilenced)
+	with("IPv6", eventIPv6)
+	with("bounded", eventsAreBounded) // the last: the window's budget is used up
+}
+
+// eventOfEach runs a packet of each kind.
+func eventOfEach(with func(string, func(*testing.T, *bench))) {
 	for _, tc := range []struct {
 		name string
 		do   func(*bench)
@@ -85,14 +107,7 @@ func TestEvents(t *testing.T) {
 		{"a node port that nobody serves", func(b *bench) { b.run(b.objs.FromExt, udp(far+":5000", node+":30081").frame()) },
 			maps.Event{Kind: maps.EventRefuse, Tuple: tuple(maps.UDP, far+":5000", node+":30081"), Reason: 9, Hook: maps.HookFromExt}},
 	} {
-		t.Run(tc.name, func(t *testing.T) {
-			b := load(t)
-			b.service(service, maps.TCP, 0, 0, podB+":8080")
-			b.service("10.96.0.21:80", maps.UDP, 1, 0, podB+":8080")
-			b.service("10.96.0.22:80", maps.TCP, 2, 0, podA+":8080")
-			b.service("10.96.0.23:80", maps.TCP, 3, 0)
-			b.service(node+":30080", maps.TCP, 3, 0, podB+":8080")
-			b.service(node+":30081", maps.UDP, 4, 0)
+		with(tc.name, func(t *testing.T, b *bench) {
 			next := b.events(maps.AllEvents)
 			tc.do(b)
 			got := next()
@@ -108,35 +123,32 @@ func TestEvents(t *testing.T) {
 }
 
 // A connection that ends is told once, from its originator's side, whoever closes last.
-func TestEventAtTheEndOfAConnection(t *testing.T) {
-	b := load(t)
-	b.service("10.96.0.20:80", maps.TCP, 0, 0, podB+":8080")
+func eventAtTheEnd(t *testing.T, b *bench) {
 	next := b.events(maps.Kinds(maps.EventEnd))
-	b.asPod(tcp(podA+":1000", "10.96.0.20:80", flagSYN))
-	b.asPod(tcp(podB+":8080", podA+":1000", flagSYN|flagACK))
-	b.asPod(tcp(podA+":1000", "10.96.0.20:80", flagFIN|flagACK))
-	b.asPod(tcp(podB+":8080", podA+":1000", flagFIN|flagACK))
-	b.asPod(tcp(podA+":1000", "10.96.0.20:80", flagACK))
+	b.asPod(tcp(podA+":2000", "10.96.0.20:80", flagSYN))
+	b.asPod(tcp(podB+":8080", podA+":2000", flagSYN|flagACK))
+	b.asPod(tcp(podA+":2000", "10.96.0.20:80", flagFIN|flagACK))
+	b.asPod(tcp(podB+":8080", podA+":2000", flagFIN|flagACK))
+	b.asPod(tcp(podA+":2000", "10.96.0.20:80", flagACK))
 	got := next()
-	if got.Tuple != tuple(maps.TCP, podA+":1000", podB+":8080") || got.Asked != ap("10.96.0.20:80") || got.Flow&maps.FlowReset != 0 {
+	if got.Tuple != tuple(maps.TCP, podA+":2000", podB+":8080") || got.Asked != ap("10.96.0.20:80") || got.Flow&maps.FlowReset != 0 {
 		t.Errorf("got %+v", got)
 	}
 	// The next event is of the next connection: the last segment of the first told nothing.
-	b.asPod(tcp(podA+":1001", podB+":80", flagSYN))
-	b.asPod(tcp(podB+":80", podA+":1001", flagRST|flagACK))
+	b.asPod(tcp(podA+":2001", podB+":80", flagSYN))
+	b.asPod(tcp(podB+":80", podA+":2001", flagRST|flagACK))
 	got = next()
-	if got.Tuple != tuple(maps.TCP, podA+":1001", podB+":80") || got.Flow&maps.FlowReset == 0 {
+	if got.Tuple != tuple(maps.TCP, podA+":2001", podB+":80") || got.Flow&maps.FlowReset == 0 {
 		t.Errorf("after a reset: %+v", got)
 	}
 }
 
 // What nobody asked for is not raised, and without a listener nothing is.
-func TestEventsOnlyWhileWanted(t *testing.T) {
-	b := load(t)
+func eventsOnlyWhileWanted(t *testing.T, b *bench) {
 	drop := udp("10.244.1.99:1000", podB+":80").frame()
 	b.run(b.objs.FromPod, drop) // nobody listens
 	next := b.events(maps.Kinds(maps.EventDrop))
-	b.asPod(tcp(podA+":1000", podB+":80", flagSYN))
+	b.asPod(tcp(podA+":3000", podB+":80", flagSYN))
 	b.run(b.objs.FromPod, drop)
 	if got := next(); got.Kind != maps.EventDrop {
 		t.Errorf("got %+v, want the drop alone", got)
@@ -147,8 +159,8 @@ func TestEventsOnlyWhileWanted(t *testing.T) {
 }
 
 // A flood does not keep the node from its work: what is over the budget is counted and lost.
-func TestEventsAreBounded(t *testing.T) {
-	b := load(t)
+func eventsAreBounded(t *testing.T, b *bench) {
+	before := b.drops("spoofed-source")
 	l, err := b.Tables.Listen(maps.AllEvents)
 	b.must(err)
 	const packets = 200_000
@@ -161,7 +173,7 @@ func TestEventsAreBounded(t *testing.T) {
 	if lost == 0 || lost >= packets {
 		t.Errorf("%d of %d were lost, want some", lost, packets)
 	}
-	if got := b.drops("spoofed-source"); got != packets {
+	if got := b.drops("spoofed-source") - before; got != packets {
 		t.Errorf("%d were counted as dropped, want all %d", got, packets)
 	}
 	b.must(l.Close())
@@ -175,39 +187,24 @@ func TestEventsAreBounded(t *testing.T) {
 }
 
 // A listener that was killed leaves its ring behind; the next agent takes it away.
-func TestSilence(t *testing.T) {
-	b := load(t)
-	_, err := b.Tables.Listen(maps.AllEvents) // never closed
+func eventsSilenced(t *testing.T, b *bench) {
+	before, err := b.Tables.LostEvents()
+	b.must(err)
+	_, err = b.Tables.Listen(maps.AllEvents) // never closed
 	b.must(err)
 	b.must(b.Tables.Silence())
 	b.must(b.Tables.Silence()) // again
-	b.asPod(tcp(podA+":1000", podB+":80", flagSYN))
-	if lost, err := b.Tables.LostEvents(); err != nil || lost != 0 {
-		t.Errorf("%d events were raised and lost (%v), want none", lost, err)
+	b.asPod(tcp(podA+":4000", podB+":80", flagSYN))
+	if lost, err := b.Tables.LostEvents(); err != nil || lost != before {
+		t.Errorf("%d events were raised and lost (%v), want none", lost-before, err)
 	}
 }
 
 // The programs for IPv6 raise the same struct.
-func TestEventIPv6(t *testing.T) {
-	dir := mountBPF(t)
-	spec, err := bpf.LoadIPv6()
-	if err != nil {
-		t.Fatal(err)
-	}
-	tables, err := maps.Open(filepath.Join(dir, "maps"), spec, maps.Sizes{Flows: 1024})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(tables.Close)
-	var objs bpf.IPv6Programs
-	if err := spec.LoadAndAssign(&objs, &ebpf.CollectionOptions{MapReplacements: tables.Replacements()}); err != nil {
-		t.Fatalf("%+v", err)
-	}
-	t.Cleanup(func() { objs.Close() })
-	b := &bench{t: t, Dataplane: &Dataplane{Tables: tables}}
+func eventIPv6(t *testing.T, b *bench) {
 	next := b.events(maps.AllEvents)
 	src, dst := netip.MustParseAddr("fd00::99"), netip.MustParseAddr("fd00::2")
-	if verdict, _ := b.run(objs.FromPod, frame6(src, dst, 1000, 80)); verdict != shot {
+	if verdict, _ := b.run(b.programs[maps.IPv6].FromPod, frame6(src, dst, 1000, 80)); verdict != shot {
 		t.Fatalf("verdict %d, want a drop", int32(verdict))
 	}
 	got := next()

@@ -19,6 +19,7 @@ var dropReasons = []string{
 	"refused-no-endpoint",
 	"refused-no-service",
 	"refused-no-flow",
+	"link-scope",
 }
 
 // Hook is where in the dataplane something happened.
@@ -79,7 +80,7 @@ type DropCount struct {
 // refused, by reason and hook. What never happened is left out.
 func (t *Tables) DropCounts() ([]DropCount, error) {
 	var out []DropCount
-	counters := int(t.byID["drops"].MaxEntries())
+	counters := int(t.shared["drops"].MaxEntries())
 	for _, reason := range DropReasons() {
 		for hook := range Hook(hooks) {
 			index := int(reason)*hooks + int(hook)
@@ -88,7 +89,7 @@ func (t *Tables) DropCounts() ([]DropCount, error) {
 				return out, nil
 			}
 			var perCPU []uint64
-			if err := t.byID["drops"].Lookup(uint32(index), &perCPU); err != nil {
+			if err := t.shared["drops"].Lookup(uint32(index), &perCPU); err != nil {
 				return nil, fmt.Errorf("read drop counter %q: %w", reason, err)
 			}
 			var sum uint64

@@ -101,7 +101,7 @@ func (t *Tables) Listen(kinds EventKinds) (*Listener, error) {
 	}
 	l := &Listener{tables: t, ring: ring, reader: reader}
 	if l.lost, err = t.LostEvents(); err == nil {
-		err = t.byID["event_ring"].Put(uint32(0), uint32(ring.FD()))
+		err = t.shared["event_ring"].Put(uint32(0), uint32(ring.FD()))
 	}
 	if err == nil {
 		err = l.Want(kinds)
@@ -123,10 +123,10 @@ func ringSize(cpus int) uint32 {
 
 // Silence takes the ring of a listener that died without closing away from the programs.
 func (t *Tables) Silence() error {
-	if err := t.byID["event_control"].Put(uint32(0), bpf.IPv4Listener{}); err != nil {
+	if err := t.shared["event_control"].Put(uint32(0), bpf.IPv4Listener{}); err != nil {
 		return fmt.Errorf("stop events: %w", err)
 	}
-	if err := t.byID["event_ring"].Delete(uint32(0)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+	if err := t.shared["event_ring"].Delete(uint32(0)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("remove the ring of events: %w", err)
 	}
 	return nil
@@ -135,7 +135,7 @@ func (t *Tables) Silence() error {
 // Want changes which kinds are raised.
 func (l *Listener) Want(kinds EventKinds) error {
 	row := bpf.IPv4Listener{Kinds: uint32(kinds), Budget: eventBudget}
-	if err := l.tables.byID["event_control"].Put(uint32(0), row); err != nil {
+	if err := l.tables.shared["event_control"].Put(uint32(0), row); err != nil {
 		return fmt.Errorf("choose events: %w", err)
 	}
 	return nil
@@ -166,7 +166,7 @@ func (l *Listener) Close() error {
 // LostEvents counts the events that were wanted and could not be raised, since the node started.
 func (t *Tables) LostEvents() (uint64, error) {
 	var perCPU []bpf.IPv4EventCpu
-	if err := t.byID["event_cpus"].Lookup(uint32(0), &perCPU); err != nil {
+	if err := t.shared["event_cpus"].Lookup(uint32(0), &perCPU); err != nil {
 		return 0, fmt.Errorf("read counter of lost events: %w", err)
 	}
 	var sum uint64

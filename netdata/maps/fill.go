@@ -25,28 +25,55 @@ type Fill struct {
 
 // Fills reads how full the tables are, by walking over them: ask seldom.
 func (t *Tables) Fills() ([]Fill, error) {
+	all := maps.Clone(t.shared)
+	for f, tables := range t.families {
+		if tables == nil {
+			continue
+		}
+		for name, m := range tables.byID {
+			if !layouts[name].shared {
+				all[tableName(name, Family(f))] = m
+			}
+		}
+	}
 	var out []Fill
 	var errs []error
-	for _, name := range slices.Sorted(maps.Keys(t.byID)) {
-		m := t.byID[name]
-		f := Fill{Table: name, Entries: -1, Max: int(m.MaxEntries())}
-		if info, err := m.Info(); err == nil {
-			f.Bytes, _ = info.Memlock()
-		}
-		var err error
-		switch m.Type() {
-		case ebpf.Hash, ebpf.LRUHash:
-			f.Entries, err = countRows(m)
-		case ebpf.LPMTrie:
-			f.Entries, err = countKeys(m)
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("count the rows of %s: %w", name, err))
-			f.Entries = -1
-		}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		f, err := fillOf(name, all[name])
+		errs = append(errs, err)
 		out = append(out, f)
 	}
 	return out, errors.Join(errs...)
+}
+
+// tableName tells the families' tables apart the way their pins do.
+func tableName(name string, f Family) string {
+	if f == IPv6 {
+		return name + "6"
+	}
+	return name
+}
+
+func fillOf(name string, m *ebpf.Map) (Fill, error) {
+	f := Fill{Table: name, Entries: -1, Max: int(m.MaxEntries())}
+	if info, err := m.Info(); err == nil {
+		f.Bytes, _ = info.Memlock()
+	}
+	var entries int
+	var err error
+	switch m.Type() {
+	case ebpf.Hash, ebpf.LRUHash:
+		entries, err = countRows(m)
+	case ebpf.LPMTrie:
+		entries, err = countKeys(m)
+	default:
+		return f, nil
+	}
+	if err != nil {
+		return f, fmt.Errorf("count the rows of %s: %w", name, err)
+	}
+	f.Entries = entries
+	return f, nil
 }
 
 // countRows uses batches: a table of 64 Ki rows takes some milliseconds.

@@ -15,10 +15,15 @@ import (
 // Node is what compiling needs to know of the node.
 type Node struct {
 	Name string
-	// IP is where node ports listen.
-	IP netip.Addr
-	// ClusterDNS is served by the node itself: it gets no rows.
-	ClusterDNS netip.Addr
+	// IPs are where node ports listen, one of each family that the node has.
+	IPs []netip.Addr
+	// ClusterDNS are served by the node itself: they get no rows.
+	ClusterDNS []netip.Addr
+}
+
+// has says whether the node has the family of an address.
+func (n Node) has(a netip.Addr) bool {
+	return slices.ContainsFunc(n.IPs, func(ip netip.Addr) bool { return ip.Is4() == a.Is4() })
 }
 
 // Row is one frontend and who is behind it.
@@ -74,19 +79,26 @@ func (c *compiler) port(port corev1.ServicePort) {
 		c.problems = append(c.problems, fmt.Errorf("port %q: %s services are not balanced yet", portName(port), port.Protocol))
 		return
 	}
-	add := func(addrs []netip.Addr, number int32, backends []netip.AddrPort) {
+	add := func(addrs []netip.Addr, number int32, localOnly bool) {
 		for _, a := range addrs {
 			f := maps.Frontend{Addr: netip.AddrPortFrom(a, uint16(number)), Proto: proto}
-			c.rows = append(c.rows, Row{Frontend: f, Affinity: c.affinity, Backends: backends})
+			c.rows = append(c.rows, Row{Frontend: f, Affinity: c.affinity, Backends: c.backends(port, f.Family(), localOnly)})
 		}
 	}
 	internal := c.svc.Spec.InternalTrafficPolicy != nil && *c.svc.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal
 	external := c.svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
-	add(c.clusterIPs(), port.Port, c.backends(port, internal))
-	add(c.externalIPs(), port.Port, c.backends(port, external))
+	add(c.clusterIPs(), port.Port, internal)
+	add(c.externalIPs(), port.Port, external)
 	if port.NodePort != 0 {
-		add([]netip.Addr{c.node.IP}, port.NodePort, c.backends(port, external))
+		add(c.nodeIPs(), port.NodePort, external)
 	}
+}
+
+// nodeIPs are the node's addresses of the families that the Service has.
+func (c *compiler) nodeIPs() []netip.Addr {
+	return slices.DeleteFunc(slices.Clone(c.node.IPs), func(ip netip.Addr) bool {
+		return !slices.ContainsFunc(c.allClusterIPs(), func(a netip.Addr) bool { return a.Is4() == ip.Is4() })
+	})
 }
 
 func portName(p corev1.ServicePort) string {
@@ -97,11 +109,17 @@ func portName(p corev1.ServicePort) string {
 }
 
 func (c *compiler) clusterIPs() []netip.Addr {
+	return slices.DeleteFunc(c.allClusterIPs(), func(a netip.Addr) bool { return slices.Contains(c.node.ClusterDNS, a) })
+}
+
+// allClusterIPs leaves out those of a family that the node does not have: nobody on it could
+// use them.
+func (c *compiler) allClusterIPs() []netip.Addr {
 	ips := c.svc.Spec.ClusterIPs
 	if len(ips) == 0 && c.svc.Spec.ClusterIP != "" {
 		ips = []string{c.svc.Spec.ClusterIP}
 	}
-	return slices.DeleteFunc(c.ipv4("clusterIP", ips), func(a netip.Addr) bool { return a == c.node.ClusterDNS })
+	return slices.DeleteFunc(c.addresses("clusterIP", ips), func(a netip.Addr) bool { return !c.node.has(a) })
 }
 
 func (c *compiler) externalIPs() []netip.Addr {
@@ -111,31 +129,45 @@ func (c *compiler) externalIPs() []netip.Addr {
 			ips = append(ips, in.IP)
 		}
 	}
-	return c.ipv4("external address", ips)
+	return slices.DeleteFunc(c.addresses("external address", ips), func(a netip.Addr) bool { return !c.node.has(a) })
 }
 
-func (c *compiler) ipv4(what string, ips []string) []netip.Addr {
+func (c *compiler) addresses(what string, ips []string) []netip.Addr {
 	var out []netip.Addr
 	for _, s := range ips {
 		a, err := netip.ParseAddr(s)
-		switch {
-		case err != nil:
-			c.problems = append(c.problems, fmt.Errorf("%s: %w", what, err))
-		case !a.Is4():
-			c.problems = append(c.problems, fmt.Errorf("%s %s: IPv6 is not served yet", what, a))
-		case !slices.Contains(out, a):
+		if err != nil {
+			c.addProblem(fmt.Errorf("%s: %w", what, err))
+			continue
+		}
+		if a = a.Unmap(); !slices.Contains(out, a) {
 			out = append(out, a)
 		}
 	}
 	return out
 }
 
-// backends lists who serves the port: the ready endpoints or, when there is none, those
-// that are terminating but still serve. With localOnly only this node's count.
-func (c *compiler) backends(port corev1.ServicePort, localOnly bool) []netip.AddrPort {
+// addProblem notes a problem once, however many ports or addresses meet it.
+func (c *compiler) addProblem(err error) {
+	if !slices.ContainsFunc(c.problems, func(e error) bool { return e.Error() == err.Error() }) {
+		c.problems = append(c.problems, err)
+	}
+}
+
+// addressType is a family in the words of EndpointSlices.
+func addressType(f maps.Family) discoveryv1.AddressType {
+	if f == maps.IPv6 {
+		return discoveryv1.AddressTypeIPv6
+	}
+	return discoveryv1.AddressTypeIPv4
+}
+
+// backends lists who serves the port in a family: the ready endpoints or, when there is none,
+// those that are terminating but still serve. With localOnly only this node's count.
+func (c *compiler) backends(port corev1.ServicePort, family maps.Family, localOnly bool) []netip.AddrPort {
 	var ready, leaving []netip.AddrPort
 	for _, slice := range c.slices {
-		if slice.AddressType != discoveryv1.AddressTypeIPv4 {
+		if slice.AddressType != addressType(family) {
 			continue
 		}
 		number := slicePort(slice, port)
@@ -173,8 +205,8 @@ func (c *compiler) endpointAddr(slice *discoveryv1.EndpointSlice, ep discoveryv1
 	}
 	// All addresses of an endpoint are the same endpoint; the API says to use the first.
 	a, err := netip.ParseAddr(ep.Addresses[0])
-	if err != nil || !a.Is4() {
-		c.problems = append(c.problems, fmt.Errorf("EndpointSlice %s: %q is not an IPv4 address", slice.Name, ep.Addresses[0]))
+	if err != nil || slice.AddressType != addressType(maps.FamilyOf(a)) {
+		c.addProblem(fmt.Errorf("EndpointSlice %s: %q is not an %s address", slice.Name, ep.Addresses[0], slice.AddressType))
 		return netip.Addr{}, false
 	}
 	return a, true

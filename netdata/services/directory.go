@@ -65,7 +65,7 @@ func (c *Controller) Directory() (Directory, error) {
 // frontends are the addresses of a Service, among them the cluster DNS address, which has no rows.
 func (c *Controller) frontends(svc *corev1.Service) []tables.Frontend {
 	node := c.node
-	node.ClusterDNS = netip.Addr{}
+	node.ClusterDNS = nil
 	rows, _ := Compile(svc, nil, node) // problems are for the Service's status
 	out := make([]tables.Frontend, 0, len(rows))
 	for _, r := range rows {

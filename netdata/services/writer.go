@@ -16,8 +16,8 @@ type Table interface {
 	Services() (map[tables.Frontend]tables.ServiceRow, error)
 	PutService(tables.Frontend, tables.ServiceRow) error
 	DeleteService(tables.Frontend) error
-	SlotCapacity() uint32
-	ReadSlots(base uint32, count uint16) ([]netip.AddrPort, error)
+	SlotCapacity(tables.Family) uint32
+	ReadSlots(of tables.Family, base uint32, count uint16) ([]netip.AddrPort, error)
 	WriteSlots(base uint32, backends []netip.AddrPort) error
 	SetServicesSynced() error
 }
@@ -33,7 +33,7 @@ type FlowCutter interface {
 type Writer struct {
 	table     Table
 	cutter    FlowCutter
-	extents   *extents
+	extents   map[tables.Family]*extents
 	installed map[tables.Frontend]*installed
 	owned     map[string][]tables.Frontend
 	nextID    uint32
@@ -58,17 +58,20 @@ func NewWriter(table Table, cutter FlowCutter) (*Writer, error) {
 		owned:     map[string][]tables.Frontend{},
 		nextID:    1,
 	}
-	var used []extent
+	used := map[tables.Family][]extent{}
 	for f, row := range rows {
-		backends, err := table.ReadSlots(row.Base, row.Count)
+		backends, err := table.ReadSlots(f.Family(), row.Base, row.Count)
 		if err != nil {
 			return nil, err
 		}
 		w.installed[f] = &installed{row: row, backends: backends}
-		used = append(used, extent{row.Base, uint32(row.Count)})
+		used[f.Family()] = append(used[f.Family()], extent{row.Base, uint32(row.Count)})
 		w.nextID = max(w.nextID, row.ID+1)
 	}
-	w.extents = newExtents(table.SlotCapacity(), used, time.Now)
+	w.extents = map[tables.Family]*extents{}
+	for _, f := range []tables.Family{tables.IPv4, tables.IPv6} {
+		w.extents[f] = newExtents(table.SlotCapacity(f), used[f], time.Now)
+	}
 	return w, nil
 }
 
@@ -131,24 +134,25 @@ func (w *Writer) put(owner string, r Row) error {
 		next.row.ID = w.nextID
 		w.nextID++
 	}
-	x, err := w.extents.take(len(r.Backends))
+	slots := w.extents[r.Frontend.Family()]
+	x, err := slots.take(len(r.Backends))
 	if err != nil {
 		return fmt.Errorf("%s: %w", r.Frontend, err)
 	}
 	next.row.Base = x.base
 	if err := w.table.WriteSlots(x.base, r.Backends); err != nil {
-		w.extents.put(x)
+		slots.put(x)
 		return err
 	}
 	if err := w.table.PutService(r.Frontend, next.row); err != nil {
-		w.extents.put(x)
+		slots.put(x)
 		return err
 	}
 	w.installed[r.Frontend] = next
 	if in == nil {
 		return nil
 	}
-	w.extents.put(extent{in.row.Base, uint32(in.row.Count)})
+	slots.put(extent{in.row.Base, uint32(in.row.Count)})
 	return w.cut(r.Frontend, in, r.Backends)
 }
 
@@ -161,7 +165,7 @@ func (w *Writer) remove(f tables.Frontend) error {
 		return err
 	}
 	delete(w.installed, f)
-	w.extents.put(extent{in.row.Base, uint32(in.row.Count)})
+	w.extents[f.Family()].put(extent{in.row.Base, uint32(in.row.Count)})
 	return w.cut(f, in, nil)
 }
 

@@ -94,12 +94,12 @@ struct {
 	__type(value, struct event_cpu);
 } event_cpus SEC(".maps");
 
-static __always_inline int event_wanted(enum event_kind kind)
+static __always_inline int event_wanted(__u8 kind)
 {
 	__u32 zero = 0;
 	struct listener *c = bpf_map_lookup_elem(&event_control, &zero);
 
-	return c && c->kinds & (1U << kind);
+	return c && (c->kinds >> (kind & 31)) & 1;
 }
 
 /* event_allowed charges one event to this CPU's window. */
@@ -183,11 +183,18 @@ static __always_inline void event_asked(struct event *e)
 	e->sport = n->dport;
 }
 
-/* The functions that raise events are not inlined: the programs stay small, and so does their stack. */
-static __noinline int event_send_flow(const struct tuple *t, __u8 kind, __u16 flow, __u8 tcp_flags, int reversed)
+/*
+ * The functions that raise events are global, so that the verifier looks at each once and not along
+ * every path that leads there; for the same reason they ask themselves whether anybody listens.
+ * What they are given it takes for possibly NULL.
+ */
+__noinline int event_flow(const struct tuple *t, __u8 kind, __u16 flow, __u8 tcp_flags, int reversed)
 {
-	struct event *e = event_begin(kind, DROP_NONE, AT_UNKNOWN);
+	struct event *e;
 
+	if (!t || !event_wanted(kind))
+		return 0;
+	e = event_begin(kind, DROP_NONE, AT_UNKNOWN);
 	if (!e)
 		return 0;
 	event_ends(e, t, reversed);
@@ -198,10 +205,13 @@ static __noinline int event_send_flow(const struct tuple *t, __u8 kind, __u16 fl
 	return 0;
 }
 
-static __noinline int event_send_refusal(const struct tuple *t, __u8 reason, __u8 hook, __u8 tcp_flags)
+__noinline int event_refusal(const struct tuple *t, __u8 reason, __u8 hook, __u8 tcp_flags)
 {
-	struct event *e = event_begin(EVENT_REFUSE, reason, hook);
+	struct event *e;
 
+	if (!t || !event_wanted(EVENT_REFUSE))
+		return 0;
+	e = event_begin(EVENT_REFUSE, reason, hook);
 	if (!e)
 		return 0;
 	event_ends(e, t, 0);
@@ -245,10 +255,13 @@ static __always_inline void event_read(struct __sk_buff *skb, struct event *e)
 }
 
 /* A dropped packet is read once more: what was known of it is not known where it ends. */
-static __noinline int event_send_drop(struct __sk_buff *skb, __u8 reason, __u8 hook)
+__noinline int event_drop(struct __sk_buff *skb, __u8 reason, __u8 hook)
 {
-	struct event *e = event_begin(EVENT_DROP, reason, hook);
+	struct event *e;
 
+	if (!event_wanted(EVENT_DROP))
+		return 0;
+	e = event_begin(EVENT_DROP, reason, hook);
 	if (!e)
 		return 0;
 	event_read(skb, e);
@@ -259,10 +272,13 @@ static __noinline int event_send_drop(struct __sk_buff *skb, __u8 reason, __u8 h
 }
 
 /* A socket may have no port of its own yet. asked is all zero when nothing was translated. */
-static __noinline int event_send_socket(const struct tuple *t, const struct slot *asked, __u8 kind, __u8 reason)
+__noinline int event_socket(const struct tuple *t, const struct slot *asked, __u8 kind, __u8 reason)
 {
-	struct event *e = event_begin(kind, reason, AT_SOCKET);
+	struct event *e;
 
+	if (!t || !asked || !event_wanted(kind))
+		return 0;
+	e = event_begin(kind, reason, AT_SOCKET);
 	if (!e)
 		return 0;
 	event_ends(e, t, 0);
@@ -275,22 +291,19 @@ static __noinline int event_send_socket(const struct tuple *t, const struct slot
 /* event_new: the packet opened a flow. */
 static __always_inline void event_new(const struct packet *p, __u16 flow)
 {
-	if (event_wanted(EVENT_NEW))
-		event_send_flow(&p->real, EVENT_NEW, flow, p->tcp_flags, 0);
+	event_flow(&p->real, EVENT_NEW, flow, p->tcp_flags, 0);
 }
 
 /* event_end: the packet ended its connection. What is told runs in the originator's direction. */
 static __always_inline void event_end(const struct packet *p, int from_originator, __u16 flow)
 {
-	if (event_wanted(EVENT_END))
-		event_send_flow(&p->real, EVENT_END, flow, p->tcp_flags, !from_originator);
+	event_flow(&p->real, EVENT_END, flow, p->tcp_flags, !from_originator);
 }
 
 /* event_refuse: p is about to be answered with a no; it is still as it came. */
 static __always_inline void event_refuse(const struct packet *p, enum drop_reason why, enum hook at)
 {
-	if (event_wanted(EVENT_REFUSE))
-		event_send_refusal(&p->t, why, at, p->tcp_flags);
+	event_refusal(&p->t, why, at, p->tcp_flags);
 }
 
 /*
@@ -304,7 +317,6 @@ static __always_inline int settle(struct __sk_buff *skb, enum hook at, int verdi
 	if (verdict < 1 << REASON_SHIFT)
 		return verdict;
 	count_at(why, at);
-	if (event_wanted(EVENT_DROP))
-		event_send_drop(skb, why, at);
+	event_drop(skb, why, at);
 	return TC_ACT_SHOT;
 }

@@ -96,8 +96,7 @@ static __always_inline void event_connect(struct bpf_sock_addr *ctx, const struc
 	};
 	struct slot asked = { .addr = *dst, .port = port };
 
-	if (event_wanted(EVENT_CONNECT))
-		event_send_socket(&t, &asked, EVENT_CONNECT, DROP_NONE);
+	event_socket(&t, &asked, EVENT_CONNECT, DROP_NONE);
 }
 
 static __always_inline int sock_forward(struct bpf_sock_addr *ctx, enum sock_family f, int connected)
@@ -137,8 +136,8 @@ static __always_inline int sock_settle(struct bpf_sock_addr *ctx, enum sock_fami
 		return verdict;
 	count_at(why, AT_SOCKET);
 	/* What was refused is still addressed as the process addressed it. */
-	if (event_wanted(EVENT_REFUSE) && sock_addr_get(ctx, f, &t.daddr))
-		event_send_socket(&t, &none, EVENT_REFUSE, why);
+	if (sock_addr_get(ctx, f, &t.daddr))
+		event_socket(&t, &none, EVENT_REFUSE, why);
 	bpf_set_retval(-ECONNREFUSED);
 	return SOCK_DENY;
 }
