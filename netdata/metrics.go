@@ -57,25 +57,29 @@ func (m *metrics) observeService(took time.Duration) { m.services.Observe(took.S
 func (n *Network) Metrics() prometheus.Gatherer { return n.metrics.registry }
 
 var (
-	dropped = prometheus.NewDesc("bothy_net_dropped_packets_total",
+	droppedDesc = prometheus.NewDesc("bothy_net_dropped_packets_total",
 		"Packets that went no further, by reason and place; `bothy net status` explains the reasons.", []string{"reason", "direction"}, nil)
-	refused = prometheus.NewDesc("bothy_net_refused_total",
+	refusedDesc = prometheus.NewDesc("bothy_net_refused_total",
 		"Packets and connection attempts that were answered with a no, by reason and place.", []string{"reason", "direction"}, nil)
-	flowCount = prometheus.NewDesc("bothy_net_flows",
+	flowsDesc = prometheus.NewDesc("bothy_net_flows",
 		"Flows that conntrack knew when it was last swept, by state (new, established, closing, closed).", []string{"state"}, nil)
-	mapEntries = prometheus.NewDesc("bothy_net_map_entries",
+	mapEntriesDesc = prometheus.NewDesc("bothy_net_map_entries",
 		"Rows of a table of the dataplane.", []string{"map"}, nil)
-	mapMaxEntries = prometheus.NewDesc("bothy_net_map_max_entries",
+	mapMaxEntriesDesc = prometheus.NewDesc("bothy_net_map_max_entries",
 		"Capacity of a table of the dataplane, in rows.", []string{"map"}, nil)
-	eventsLost = prometheus.NewDesc("bothy_net_flow_events_lost_total",
+	eventsLostDesc = prometheus.NewDesc("bothy_net_flow_events_lost_total",
 		"Events that `bothy flows` missed because there were too many.", nil, nil)
-	policyRevision = prometheus.NewDesc("bothy_net_policy_revision",
+	policyRevisionDesc = prometheus.NewDesc("bothy_net_policy_revision",
 		"Revision of the policies in force; it rises with each change that concerns this node.", nil, nil)
-	podCount = prometheus.NewDesc("bothy_net_pods",
+	podsDesc = prometheus.NewDesc("bothy_net_pods",
 		"Pods that are connected on this node.", nil, nil)
-	serviceCount = prometheus.NewDesc("bothy_net_services",
+	servicesDesc = prometheus.NewDesc("bothy_net_services",
 		"What the services tables hold, by kind (service, frontend, backend).", []string{"kind"}, nil)
-	serviceProblems = prometheus.NewDesc("bothy_net_service_problems",
+	policyDesc = prometheus.NewDesc("bothy_net_policies",
+		"What the policy tables hold, by kind (policy, peer, rule, isolated).", []string{"kind"}, nil)
+	policyProblemsDesc = prometheus.NewDesc("bothy_net_policy_problems",
+		"NetworkPolicies of which a part could not be read, and tables that are out of date.", nil, nil)
+	serviceProblemsDesc = prometheus.NewDesc("bothy_net_service_problems",
 		"Services that are not in force as they should be.", nil, nil)
 )
 
@@ -94,7 +98,8 @@ type tableCollector struct {
 // Describe implements prometheus.Collector.
 func (c *tableCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		dropped, refused, flowCount, mapEntries, mapMaxEntries, eventsLost, policyRevision, podCount, serviceCount, serviceProblems,
+		droppedDesc, refusedDesc, flowsDesc, mapEntriesDesc, mapMaxEntriesDesc, eventsLostDesc, policyRevisionDesc, podsDesc, servicesDesc, serviceProblemsDesc,
+		policyDesc, policyProblemsDesc,
 	} {
 		ch <- d
 	}
@@ -113,34 +118,39 @@ func (c *tableCollector) Collect(ch chan<- prometheus.Metric) {
 		collectDrops(ch, counts)
 	}
 	if lost, err := k.Tables.LostEvents(); err == nil {
-		ch <- prometheus.MustNewConstMetric(eventsLost, prometheus.CounterValue, float64(lost))
+		ch <- prometheus.MustNewConstMetric(eventsLostDesc, prometheus.CounterValue, float64(lost))
 	}
 	if state, err := k.Tables.State(); err == nil {
-		gauge(policyRevision, int(state.PolicyRevision))
+		gauge(policyRevisionDesc, int(state.PolicyRevision))
 	}
 	states := k.flows.Status().States
 	for _, s := range maps.FlowStates() {
-		gauge(flowCount, states[s], string(s))
+		gauge(flowsDesc, states[s], string(s))
 	}
 	for _, f := range c.fill(k.Tables) {
 		if f.Entries >= 0 {
-			gauge(mapEntries, f.Entries, f.Table)
-			gauge(mapMaxEntries, f.Max, f.Table)
+			gauge(mapEntriesDesc, f.Entries, f.Table)
+			gauge(mapMaxEntriesDesc, f.Max, f.Table)
 		}
 	}
 	s := c.network.Status()
-	gauge(podCount, s.Pods)
-	gauge(serviceCount, s.Services.Services, "service")
-	gauge(serviceCount, s.Services.Frontends, "frontend")
-	gauge(serviceCount, s.Services.Backends, "backend")
-	gauge(serviceProblems, len(s.Services.Problems))
+	gauge(podsDesc, s.Pods)
+	gauge(servicesDesc, s.Services.Services, "service")
+	gauge(servicesDesc, s.Services.Frontends, "frontend")
+	gauge(servicesDesc, s.Services.Backends, "backend")
+	gauge(serviceProblemsDesc, len(s.Services.Problems))
+	gauge(policyDesc, s.Policy.Policies, "policy")
+	gauge(policyDesc, s.Policy.Peers, "peer")
+	gauge(policyDesc, s.Policy.Rules, "rule")
+	gauge(policyDesc, s.Policy.Isolated, "isolated")
+	gauge(policyProblemsDesc, len(s.Policy.Problems))
 }
 
 func collectDrops(ch chan<- prometheus.Metric, counts []maps.DropCount) {
 	for _, n := range counts {
-		desc := dropped
+		desc := droppedDesc
 		if n.Reason.Refusal() {
-			desc = refused
+			desc = refusedDesc
 		}
 		ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(n.Count), n.Reason.String(), n.Hook.String())
 	}

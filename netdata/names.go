@@ -9,7 +9,7 @@ import (
 
 	"github.com/bothy-os/bothy/netdata/flows"
 	"github.com/bothy-os/bothy/netdata/maps"
-	"github.com/bothy-os/bothy/netdata/services"
+	"github.com/bothy-os/bothy/netdata/policy"
 )
 
 // How long names are believed: an address that is not known is looked up again soon, one that is
@@ -20,14 +20,15 @@ const (
 )
 
 // names answers who is behind an address from what the node holds anyway: the records of its
-// pods, and the Services and EndpointSlices it watches. It reads them when it is asked.
+// pods, and the Pods and Services it watches. It reads them when it is asked.
 type names struct {
 	network *Network
 
 	mu       sync.Mutex
 	read     time.Time
-	pods     map[netip.Addr]string
-	services services.Directory
+	local    map[netip.Addr]string // by the records of this node, which are there before the API
+	pods     map[netip.Addr]policy.Place
+	services map[maps.Frontend]string
 }
 
 // Peer implements flows.Names.
@@ -44,10 +45,10 @@ func (n *names) Peer(a netip.Addr) flows.Name {
 
 func (n *names) peer(a netip.Addr) flows.Name {
 	node := n.network.cfg.NodeName
-	if namespace, pod, ok := strings.Cut(n.pods[a], "/"); ok {
+	if namespace, pod, ok := strings.Cut(n.local[a], "/"); ok {
 		return flows.Name{Namespace: namespace, Pod: pod, Node: node}
 	}
-	if p, ok := n.services.Pods[a]; ok {
+	if p, ok := n.pods[a]; ok {
 		return flows.Name{Namespace: p.Namespace, Pod: p.Name, Node: p.Node}
 	}
 	if slices.Contains(n.network.cfg.NodeIPs, a) {
@@ -61,9 +62,9 @@ func (n *names) Service(f maps.Frontend) string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.refresh(namesStale)
-	name := n.services.Frontends[f]
+	name := n.services[f]
 	if name == "" && n.refresh(namesFresh) {
-		name = n.services.Frontends[f]
+		name = n.services[f]
 	}
 	return name
 }
@@ -77,12 +78,15 @@ func (n *names) refresh(age time.Duration) bool {
 	n.read = time.Now()
 	if server := n.network.server.Load(); server != nil {
 		if pods, err := server.PodNames(); err == nil {
-			n.pods = pods
+			n.local = pods
 		}
 	}
+	if k := n.network.kernel.Load(); k != nil {
+		n.pods = k.policy.Places()
+	}
 	if c := n.network.controller.Load(); c != nil {
-		if d, err := c.Directory(); err == nil {
-			n.services = d
+		if frontends, err := c.Frontends(); err == nil {
+			n.services = frontends
 		}
 	}
 	return true
@@ -92,5 +96,5 @@ func (n *names) refresh(age time.Duration) bool {
 func (n *names) forget() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.pods, n.services, n.read = nil, services.Directory{}, time.Time{}
+	n.local, n.pods, n.services, n.read = nil, nil, nil, time.Time{}
 }

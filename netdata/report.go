@@ -100,6 +100,9 @@ func (r *Report) problems() []Problem {
 	if !r.Services.Synced {
 		out = append(out, Problem{"services", "The agent has not read the Services from the API yet; what was in force stays in force.", "`bothy status` says what the component \"services\" waits for."})
 	}
+	if !r.Policy.Synced {
+		out = append(out, Problem{"policies", "The agent has not read the NetworkPolicies from the API yet; what was in force stays in force, and new pods wait.", "`bothy status` says what the component \"policy\" waits for."})
+	}
 	if !r.DNS.ClusterNames {
 		out = append(out, Problem{"dns", "Names of the cluster are not answered yet.", "`bothy status` says what the component \"dns\" waits for."})
 	}
@@ -108,6 +111,9 @@ func (r *Report) problems() []Problem {
 	}
 	for _, key := range slices.Sorted(maps.Keys(r.Services.Problems)) {
 		out = append(out, Problem{"service " + key, r.Services.Problems[key], "Correct the Service; `kubectl describe service` shows it."})
+	}
+	for _, key := range slices.Sorted(maps.Keys(r.Policy.Problems)) {
+		out = append(out, Problem{"policy " + key, r.Policy.Problems[key], "Correct the NetworkPolicy; what of it cannot be read allows nothing."})
 	}
 	for _, f := range r.Tables {
 		if f.Entries >= 0 && float64(f.Entries) >= fullAt*float64(f.Max) {

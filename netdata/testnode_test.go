@@ -108,6 +108,8 @@ type testNode struct {
 	dir     string
 	network *Network
 	stop    func()
+	// api knows the pods that are made, while it is set. Without, they are no pods of a cluster.
+	api *fakeAPI
 }
 
 var (

@@ -13,6 +13,7 @@ import (
 	"github.com/bothy-os/bothy/netdata/dns"
 	"github.com/bothy-os/bothy/netdata/flows"
 	"github.com/bothy-os/bothy/netdata/maps"
+	"github.com/bothy-os/bothy/netdata/policy"
 	"github.com/bothy-os/bothy/netdata/services"
 )
 
@@ -124,6 +125,7 @@ func TestNetworkStatus(t *testing.T) {
 		Status: netdata.Status{
 			Backend: "tcx", Attached: []string{"cgroup-connect4", "eth0-egress", "eth0-ingress"},
 			PodRanges: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/24"), netip.MustParsePrefix("fd00:1::/64")}, Pods: 2,
+			Policy:   policy.Status{Synced: true, Policies: 2, Isolated: 1},
 			Services: services.Status{Synced: true, Services: 3, Frontends: 5, Backends: 4},
 			DNS:      dns.Status{Addrs: []netip.Addr{netip.MustParseAddr("10.96.0.10")}, ClusterNames: true, Upstreams: []string{"192.0.2.53:53"}},
 		},
@@ -143,7 +145,7 @@ func TestNetworkStatus(t *testing.T) {
 uplink      eth0, 192.168.50.1, fd00:50::1, MTU 1500
 pods        2, addresses of 10.244.0.0/24, fd00:1::/64
 services    3, with 5 addresses and 4 backends, in step with the API
-policies    revision 7
+policies    2, isolating 1 addresses of pods here, revision 7, in step with the API
 flows       0 when last swept
 dns         10.96.0.10, names of the cluster answered, others by 192.0.2.53:53
 problem     table ct: 60000 of 65536 rows are in use.

@@ -154,7 +154,7 @@ func printNetwork(w io.Writer, s style, r *netdata.Report) error {
 		"uplink", fmt.Sprintf("%s, %s, MTU %d", r.Uplink, list(r.NodeIPs), r.MTU),
 		"pods", fmt.Sprintf("%d, addresses of %s", r.Pods, orDash(list(r.PodRanges))),
 		"services", fmt.Sprintf("%d, with %d addresses and %d backends, %s", r.Services.Services, r.Services.Frontends, r.Services.Backends, synced),
-		"policies", fmt.Sprintf("revision %d", r.PolicyRevision),
+		"policies", policyLine(s, r),
 		"flows", flowLine(r),
 		"dns", fmt.Sprintf("%s, %s, others by %s", list(r.DNS.Addrs), names, orDash(strings.Join(r.DNS.Upstreams, ", "))),
 	)
@@ -174,6 +174,13 @@ func printNetwork(w io.Writer, s style, r *netdata.Report) error {
 	}
 	fmt.Fprintln(w)
 	return table(w, attachmentRows(r.Attached))
+}
+
+func policyLine(s style, r *netdata.Report) string {
+	if !r.Policy.Synced {
+		return s.warn("not read from the API yet")
+	}
+	return fmt.Sprintf("%d, isolating %d addresses of pods here, revision %d, in step with the API", r.Policy.Policies, r.Policy.Isolated, r.PolicyRevision)
 }
 
 // list separates values by commas.

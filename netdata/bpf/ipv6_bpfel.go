@@ -155,6 +155,22 @@ type IPv6Peer struct {
 	ServicePort uint16
 }
 
+type IPv6PeerKey struct {
+	_    structs.HostLayout
+	Bits uint32
+	Addr IPv6Addr
+}
+
+type IPv6RuleKey struct {
+	_       structs.HostLayout
+	Bits    uint32
+	Subject uint32
+	Peer    uint32
+	Proto   uint8
+	Pad     uint8
+	Port    uint16
+}
+
 type IPv6Service struct {
 	_        structs.HostLayout
 	Id       uint32
@@ -204,6 +220,8 @@ const (
 	IPv6MapEventRing     = "event_ring"
 	IPv6MapIfaces        = "ifaces"
 	IPv6MapNats          = "nats"
+	IPv6MapPolicyPeers   = "policy_peers"
+	IPv6MapPolicyRules   = "policy_rules"
 	IPv6MapServices      = "services"
 	IPv6MapSlots         = "slots"
 	IPv6MapSockPeers     = "sock_peers"
@@ -286,6 +304,8 @@ type IPv6MapSpecs struct {
 	EventRing     *ebpf.MapSpec `ebpf:"event_ring"`
 	Ifaces        *ebpf.MapSpec `ebpf:"ifaces"`
 	Nats          *ebpf.MapSpec `ebpf:"nats"`
+	PolicyPeers   *ebpf.MapSpec `ebpf:"policy_peers"`
+	PolicyRules   *ebpf.MapSpec `ebpf:"policy_rules"`
 	Services      *ebpf.MapSpec `ebpf:"services"`
 	Slots         *ebpf.MapSpec `ebpf:"slots"`
 	SockPeers     *ebpf.MapSpec `ebpf:"sock_peers"`
@@ -330,6 +350,8 @@ type IPv6Maps struct {
 	EventRing     *ebpf.Map `ebpf:"event_ring"`
 	Ifaces        *ebpf.Map `ebpf:"ifaces"`
 	Nats          *ebpf.Map `ebpf:"nats"`
+	PolicyPeers   *ebpf.Map `ebpf:"policy_peers"`
+	PolicyRules   *ebpf.Map `ebpf:"policy_rules"`
 	Services      *ebpf.Map `ebpf:"services"`
 	Slots         *ebpf.Map `ebpf:"slots"`
 	SockPeers     *ebpf.Map `ebpf:"sock_peers"`
@@ -348,6 +370,8 @@ func (m *IPv6Maps) Close() error {
 		m.EventRing,
 		m.Ifaces,
 		m.Nats,
+		m.PolicyPeers,
+		m.PolicyRules,
 		m.Services,
 		m.Slots,
 		m.SockPeers,

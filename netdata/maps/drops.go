@@ -20,6 +20,9 @@ var dropReasons = []string{
 	"refused-no-service",
 	"refused-no-flow",
 	"link-scope",
+	"policy-ingress",
+	"policy-egress",
+	"refused-revoked",
 }
 
 // Hook is where in the dataplane something happened.

@@ -205,16 +205,18 @@ __noinline int event_flow(const struct tuple *t, __u8 kind, __u16 flow, __u8 tcp
 	return 0;
 }
 
-__noinline int event_refusal(const struct tuple *t, __u8 reason, __u8 hook, __u8 tcp_flags)
+/* For what is told where it is decided, because there more is known than at the program's entry. */
+__noinline int event_denied(const struct tuple *t, __u8 kind, __u8 reason, __u8 hook, __u8 tcp_flags)
 {
 	struct event *e;
 
-	if (!t || !event_wanted(EVENT_REFUSE))
+	if (!t || !event_wanted(kind))
 		return 0;
-	e = event_begin(EVENT_REFUSE, reason, hook);
+	e = event_begin(kind, reason, hook);
 	if (!e)
 		return 0;
 	event_ends(e, t, 0);
+	event_asked(e);
 	e->tcp_flags = tcp_flags;
 	bpf_ringbuf_submit(e, 0);
 	return 0;
@@ -303,7 +305,7 @@ static __always_inline void event_end(const struct packet *p, int from_originato
 /* event_refuse: p is about to be answered with a no; it is still as it came. */
 static __always_inline void event_refuse(const struct packet *p, enum drop_reason why, enum hook at)
 {
-	event_refusal(&p->t, why, at, p->tcp_flags);
+	event_denied(&p->t, EVENT_REFUSE, why, at, p->tcp_flags);
 }
 
 /*

@@ -163,13 +163,18 @@ static __always_inline int refuse_datagram(struct __sk_buff *skb, struct packet 
 	return answer(skb, to);
 }
 
+static __noinline int refuse_packet(struct __sk_buff *skb, struct packet *p, enum answer_to to)
+{
+	if (p->t.proto == IPPROTO_TCP)
+		return refuse_tcp(skb, p, to);
+	return refuse_datagram(skb, p, to);
+}
+
 static __always_inline int refuse(struct __sk_buff *skb, struct packet *p, enum answer_to to, enum drop_reason why)
 {
 	enum hook at = to == ANSWER_POD ? AT_FROM_POD : AT_FROM_EXT;
 
 	count_at(why, at);
 	event_refuse(p, why, at);
-	if (p->t.proto == IPPROTO_TCP)
-		return refuse_tcp(skb, p, to);
-	return refuse_datagram(skb, p, to);
+	return refuse_packet(skb, p, to);
 }
