@@ -32,6 +32,12 @@ type IPv4AffinityKey struct {
 	Service uint32
 }
 
+type IPv4Announcement struct {
+	_   structs.HostLayout
+	Mac [6]uint8
+	Pad uint16
+}
+
 type IPv4DatagramKey struct {
 	_       structs.HostLayout
 	Cookie  uint64
@@ -62,6 +68,20 @@ type IPv4Flow struct {
 	Revision uint32
 	Flags    uint16
 	Pad      uint16
+}
+
+type IPv4FragmentKey struct {
+	_     structs.HostLayout
+	Saddr IPv4Addr
+	Daddr IPv4Addr
+	Id    uint32
+	Proto uint32
+}
+
+type IPv4FragmentPorts struct {
+	_     structs.HostLayout
+	Sport uint16
+	Dport uint16
 }
 
 type IPv4Iface struct {
@@ -99,6 +119,14 @@ type IPv4NodeConfig struct {
 		_    structs.HostLayout
 		Word [1]uint32
 	}
+	PodNet struct {
+		_    structs.HostLayout
+		Word [1]uint32
+	}
+	PodMask struct {
+		_    structs.HostLayout
+		Word [1]uint32
+	}
 	Hairpin struct {
 		_    structs.HostLayout
 		Word [1]uint32
@@ -121,6 +149,12 @@ type IPv4Peer struct {
 	Service     IPv4Addr
 	BackendPort uint16
 	ServicePort uint16
+}
+
+type IPv4RangeKey struct {
+	_      structs.HostLayout
+	Prefix uint32
+	Addr   IPv4Addr
 }
 
 type IPv4Service struct {
@@ -148,6 +182,13 @@ type IPv4Slot struct {
 	Pad   uint8
 }
 
+type IPv4SourceRangeKey struct {
+	_       structs.HostLayout
+	Prefix  uint32
+	Service uint32
+	Client  IPv4Addr
+}
+
 type IPv4Tuple struct {
 	_     structs.HostLayout
 	Saddr IPv4Addr
@@ -163,16 +204,21 @@ type IPv4Tuple struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	IPv4MapAffinities      = "affinities"
+	IPv4MapAnnounced       = "announced"
 	IPv4MapCt              = "ct"
 	IPv4MapDatagramPeers   = "datagram_peers"
 	IPv4MapDrops           = "drops"
 	IPv4MapEndpoints       = "endpoints"
+	IPv4MapFragments       = "fragments"
 	IPv4MapIfaces          = "ifaces"
 	IPv4MapNats            = "nats"
+	IPv4MapNodeAddrs       = "node_addrs"
 	IPv4MapServices        = "services"
 	IPv4MapSlots           = "slots"
 	IPv4MapSockPeers       = "sock_peers"
+	IPv4MapSourceRanges    = "source_ranges"
 	IPv4MapState           = "state"
+	IPv4MapUnmasqueraded   = "unmasqueraded"
 	IPv4ProgFromExt        = "from_ext"
 	IPv4ProgFromPod        = "from_pod"
 	IPv4ProgMappedConnect  = "mapped_connect"
@@ -249,16 +295,21 @@ type IPv4ProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type IPv4MapSpecs struct {
 	Affinities    *ebpf.MapSpec `ebpf:"affinities"`
+	Announced     *ebpf.MapSpec `ebpf:"announced"`
 	Ct            *ebpf.MapSpec `ebpf:"ct"`
 	DatagramPeers *ebpf.MapSpec `ebpf:"datagram_peers"`
 	Drops         *ebpf.MapSpec `ebpf:"drops"`
 	Endpoints     *ebpf.MapSpec `ebpf:"endpoints"`
+	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
 	Ifaces        *ebpf.MapSpec `ebpf:"ifaces"`
 	Nats          *ebpf.MapSpec `ebpf:"nats"`
+	NodeAddrs     *ebpf.MapSpec `ebpf:"node_addrs"`
 	Services      *ebpf.MapSpec `ebpf:"services"`
 	Slots         *ebpf.MapSpec `ebpf:"slots"`
 	SockPeers     *ebpf.MapSpec `ebpf:"sock_peers"`
+	SourceRanges  *ebpf.MapSpec `ebpf:"source_ranges"`
 	State         *ebpf.MapSpec `ebpf:"state"`
+	Unmasqueraded *ebpf.MapSpec `ebpf:"unmasqueraded"`
 }
 
 // IPv4VariableSpecs contains global variables before they are loaded into the kernel.
@@ -289,31 +340,41 @@ func (o *IPv4Objects) Close() error {
 // It can be passed to LoadIPv4Objects or ebpf.CollectionSpec.LoadAndAssign.
 type IPv4Maps struct {
 	Affinities    *ebpf.Map `ebpf:"affinities"`
+	Announced     *ebpf.Map `ebpf:"announced"`
 	Ct            *ebpf.Map `ebpf:"ct"`
 	DatagramPeers *ebpf.Map `ebpf:"datagram_peers"`
 	Drops         *ebpf.Map `ebpf:"drops"`
 	Endpoints     *ebpf.Map `ebpf:"endpoints"`
+	Fragments     *ebpf.Map `ebpf:"fragments"`
 	Ifaces        *ebpf.Map `ebpf:"ifaces"`
 	Nats          *ebpf.Map `ebpf:"nats"`
+	NodeAddrs     *ebpf.Map `ebpf:"node_addrs"`
 	Services      *ebpf.Map `ebpf:"services"`
 	Slots         *ebpf.Map `ebpf:"slots"`
 	SockPeers     *ebpf.Map `ebpf:"sock_peers"`
+	SourceRanges  *ebpf.Map `ebpf:"source_ranges"`
 	State         *ebpf.Map `ebpf:"state"`
+	Unmasqueraded *ebpf.Map `ebpf:"unmasqueraded"`
 }
 
 func (m *IPv4Maps) Close() error {
 	return _IPv4Close(
 		m.Affinities,
+		m.Announced,
 		m.Ct,
 		m.DatagramPeers,
 		m.Drops,
 		m.Endpoints,
+		m.Fragments,
 		m.Ifaces,
 		m.Nats,
+		m.NodeAddrs,
 		m.Services,
 		m.Slots,
 		m.SockPeers,
+		m.SourceRanges,
 		m.State,
+		m.Unmasqueraded,
 	)
 }
 

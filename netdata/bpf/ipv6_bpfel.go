@@ -32,6 +32,12 @@ type IPv6AffinityKey struct {
 	Service uint32
 }
 
+type IPv6Announcement struct {
+	_   structs.HostLayout
+	Mac [6]uint8
+	Pad uint16
+}
+
 type IPv6DatagramKey struct {
 	_       structs.HostLayout
 	Cookie  uint64
@@ -62,6 +68,20 @@ type IPv6Flow struct {
 	Revision uint32
 	Flags    uint16
 	Pad      uint16
+}
+
+type IPv6FragmentKey struct {
+	_     structs.HostLayout
+	Saddr IPv6Addr
+	Daddr IPv6Addr
+	Id    uint32
+	Proto uint32
+}
+
+type IPv6FragmentPorts struct {
+	_     structs.HostLayout
+	Sport uint16
+	Dport uint16
 }
 
 type IPv6Iface struct {
@@ -99,6 +119,14 @@ type IPv6NodeConfig struct {
 		_    structs.HostLayout
 		Word [4]uint32
 	}
+	PodNet struct {
+		_    structs.HostLayout
+		Word [4]uint32
+	}
+	PodMask struct {
+		_    structs.HostLayout
+		Word [4]uint32
+	}
 	Hairpin struct {
 		_    structs.HostLayout
 		Word [4]uint32
@@ -120,6 +148,12 @@ type IPv6Peer struct {
 	Service     IPv6Addr
 	BackendPort uint16
 	ServicePort uint16
+}
+
+type IPv6RangeKey struct {
+	_      structs.HostLayout
+	Prefix uint32
+	Addr   IPv6Addr
 }
 
 type IPv6Service struct {
@@ -147,6 +181,13 @@ type IPv6Slot struct {
 	Pad   uint8
 }
 
+type IPv6SourceRangeKey struct {
+	_       structs.HostLayout
+	Prefix  uint32
+	Service uint32
+	Client  IPv6Addr
+}
+
 type IPv6Tuple struct {
 	_     structs.HostLayout
 	Saddr IPv6Addr
@@ -162,16 +203,21 @@ type IPv6Tuple struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	IPv6MapAffinities    = "affinities"
+	IPv6MapAnnounced     = "announced"
 	IPv6MapCt            = "ct"
 	IPv6MapDatagramPeers = "datagram_peers"
 	IPv6MapDrops         = "drops"
 	IPv6MapEndpoints     = "endpoints"
+	IPv6MapFragments     = "fragments"
 	IPv6MapIfaces        = "ifaces"
 	IPv6MapNats          = "nats"
+	IPv6MapNodeAddrs     = "node_addrs"
 	IPv6MapServices      = "services"
 	IPv6MapSlots         = "slots"
 	IPv6MapSockPeers     = "sock_peers"
+	IPv6MapSourceRanges  = "source_ranges"
 	IPv6MapState         = "state"
+	IPv6MapUnmasqueraded = "unmasqueraded"
 	IPv6ProgFromExt      = "from_ext"
 	IPv6ProgFromPod      = "from_pod"
 	IPv6ProgSockConnect  = "sock_connect"
@@ -240,16 +286,21 @@ type IPv6ProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type IPv6MapSpecs struct {
 	Affinities    *ebpf.MapSpec `ebpf:"affinities"`
+	Announced     *ebpf.MapSpec `ebpf:"announced"`
 	Ct            *ebpf.MapSpec `ebpf:"ct"`
 	DatagramPeers *ebpf.MapSpec `ebpf:"datagram_peers"`
 	Drops         *ebpf.MapSpec `ebpf:"drops"`
 	Endpoints     *ebpf.MapSpec `ebpf:"endpoints"`
+	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
 	Ifaces        *ebpf.MapSpec `ebpf:"ifaces"`
 	Nats          *ebpf.MapSpec `ebpf:"nats"`
+	NodeAddrs     *ebpf.MapSpec `ebpf:"node_addrs"`
 	Services      *ebpf.MapSpec `ebpf:"services"`
 	Slots         *ebpf.MapSpec `ebpf:"slots"`
 	SockPeers     *ebpf.MapSpec `ebpf:"sock_peers"`
+	SourceRanges  *ebpf.MapSpec `ebpf:"source_ranges"`
 	State         *ebpf.MapSpec `ebpf:"state"`
+	Unmasqueraded *ebpf.MapSpec `ebpf:"unmasqueraded"`
 }
 
 // IPv6VariableSpecs contains global variables before they are loaded into the kernel.
@@ -280,31 +331,41 @@ func (o *IPv6Objects) Close() error {
 // It can be passed to LoadIPv6Objects or ebpf.CollectionSpec.LoadAndAssign.
 type IPv6Maps struct {
 	Affinities    *ebpf.Map `ebpf:"affinities"`
+	Announced     *ebpf.Map `ebpf:"announced"`
 	Ct            *ebpf.Map `ebpf:"ct"`
 	DatagramPeers *ebpf.Map `ebpf:"datagram_peers"`
 	Drops         *ebpf.Map `ebpf:"drops"`
 	Endpoints     *ebpf.Map `ebpf:"endpoints"`
+	Fragments     *ebpf.Map `ebpf:"fragments"`
 	Ifaces        *ebpf.Map `ebpf:"ifaces"`
 	Nats          *ebpf.Map `ebpf:"nats"`
+	NodeAddrs     *ebpf.Map `ebpf:"node_addrs"`
 	Services      *ebpf.Map `ebpf:"services"`
 	Slots         *ebpf.Map `ebpf:"slots"`
 	SockPeers     *ebpf.Map `ebpf:"sock_peers"`
+	SourceRanges  *ebpf.Map `ebpf:"source_ranges"`
 	State         *ebpf.Map `ebpf:"state"`
+	Unmasqueraded *ebpf.Map `ebpf:"unmasqueraded"`
 }
 
 func (m *IPv6Maps) Close() error {
 	return _IPv6Close(
 		m.Affinities,
+		m.Announced,
 		m.Ct,
 		m.DatagramPeers,
 		m.Drops,
 		m.Endpoints,
+		m.Fragments,
 		m.Ifaces,
 		m.Nats,
+		m.NodeAddrs,
 		m.Services,
 		m.Slots,
 		m.SockPeers,
+		m.SourceRanges,
 		m.State,
+		m.Unmasqueraded,
 	)
 }
 

@@ -214,9 +214,15 @@ func (c *Collector) CutBackends(f maps.Frontend, service uint32, gone []netip.Ad
 		return err
 	}
 	err = errors.Join(err, c.removeTranslations(func(t maps.Translation) bool {
-		return t.From.Proto == maps.UDP && t.From.Dst == f.Addr && set[t.To.Dst]
+		return t.From.Proto == maps.UDP && leadsTo(f, t.From.Dst) && set[t.To.Dst]
 	}))
 	return errors.Join(err, c.destroySockets(set))
+}
+
+// leadsTo reports whether the frontend serves the address. One for all addresses of the node may
+// be taken for another of the same port: that costs a choice of backend, no more.
+func leadsTo(f maps.Frontend, addr netip.AddrPort) bool {
+	return f.Addr == addr || f.Addr.Addr().IsUnspecified() && f.Addr.Port() == addr.Port()
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {

@@ -38,6 +38,8 @@ type Config struct {
 	NodeIP netip.Addr
 	// ServiceCIDR is the range of cluster IPs.
 	ServiceCIDR netip.Prefix
+	// PodCIDR is the range of all pods of the cluster: they see each other's addresses.
+	PodCIDR netip.Prefix
 	// ClusterDNS is served by the node itself and never balanced.
 	ClusterDNS netip.Addr
 	// Sizes are the capacities of maps that do not exist yet.
@@ -93,20 +95,23 @@ func Load(cfg Config, log *slog.Logger) (*Dataplane, error) {
 
 func (c Config) constants(cookie uint64) bpf.IPv4NodeConfig {
 	var out bpf.IPv4NodeConfig
-	prefix := c.ServiceCIDR.Masked()
-	mask := netip.AddrFrom4([4]byte{})
-	if bits := prefix.Bits(); bits > 0 {
-		m, _ := netip.MustParseAddr("255.255.255.255").Prefix(bits)
-		mask = m.Addr()
-	}
 	out.NetnsCookie = cookie
 	out.Node.Word[0] = maps.Word(c.NodeIP)
 	out.Dns.Word[0] = maps.Word(c.ClusterDNS)
-	out.ServiceNet.Word[0] = maps.Word(prefix.Addr())
-	out.ServiceMask.Word[0] = maps.Word(mask)
+	out.ServiceNet.Word[0], out.ServiceMask.Word[0] = netAndMask(c.ServiceCIDR)
+	out.PodNet.Word[0], out.PodMask.Word[0] = netAndMask(c.PodCIDR)
 	out.Hairpin.Word[0] = maps.Word(Hairpin)
 	out.SnatMin, out.SnatMax = SNATPortMin, SNATPortMax
 	return out
+}
+
+// netAndMask of no range at all is one that holds no address of a packet.
+func netAndMask(p netip.Prefix) (network, mask uint32) {
+	if !p.IsValid() {
+		return 0, ^uint32(0)
+	}
+	m, _ := netip.MustParseAddr("255.255.255.255").Prefix(p.Bits())
+	return maps.Word(p.Masked().Addr()), maps.Word(m.Addr())
 }
 
 func (d *Dataplane) verify(spec *ebpf.CollectionSpec) error {

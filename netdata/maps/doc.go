@@ -10,6 +10,6 @@
 // The package promises that what it writes has the layout of
 // netdata/bpf/src/tables.h. It must not know where rows come from.
 //
-// tables.go opens and pins; endpoints.go, services.go, flows.go and drops.go
-// hold one table or one family of tables each.
+// tables.go opens and pins; endpoints.go, services.go, hostports.go, sources.go,
+// addresses.go, flows.go and drops.go hold one table or one family of tables each.
 package maps

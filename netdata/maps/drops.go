@@ -16,6 +16,8 @@ var dropReasons = []string{
 	"refused-no-endpoint",
 	"refused-no-service",
 	"refused-no-flow",
+	"no-local-endpoint",
+	"source-range",
 }
 
 // Drops reads how many packets and connection attempts were dropped or

@@ -16,16 +16,21 @@ import (
 // with any change to the map's struct in bpf/src/tables.h.
 var layouts = map[string]int{
 	"affinities":     1,
+	"announced":      1,
 	"ct":             1,
 	"datagram_peers": 1,
 	"drops":          1,
 	"endpoints":      1,
+	"fragments":      1,
 	"ifaces":         1,
 	"nats":           1,
+	"node_addrs":     1,
 	"services":       1,
 	"slots":          1,
 	"sock_peers":     1,
+	"source_ranges":  1,
 	"state":          1,
+	"unmasqueraded":  1,
 }
 
 // Sizes are the capacities that depend on the machine; zero keeps the default

@@ -24,6 +24,7 @@ import (
 type fakeTable struct {
 	services map[maps.Frontend]maps.ServiceRow
 	slots    []netip.AddrPort
+	sources  map[uint32][]netip.Prefix
 	synced   bool
 	writes   int
 	cuts     []string
@@ -31,7 +32,7 @@ type fakeTable struct {
 }
 
 func newFakeTable(capacity int) *fakeTable {
-	return &fakeTable{services: map[maps.Frontend]maps.ServiceRow{}, slots: make([]netip.AddrPort, capacity)}
+	return &fakeTable{services: map[maps.Frontend]maps.ServiceRow{}, slots: make([]netip.AddrPort, capacity), sources: map[uint32][]netip.Prefix{}}
 }
 
 func (f *fakeTable) Services() (map[maps.Frontend]maps.ServiceRow, error) {
@@ -42,9 +43,20 @@ func (f *fakeTable) Services() (map[maps.Frontend]maps.ServiceRow, error) {
 	return out, nil
 }
 
-func (f *fakeTable) PutService(k maps.Frontend, r maps.ServiceRow) error {
+func (f *fakeTable) PutService(k maps.Frontend, r maps.ServiceRow, isNew bool) error {
 	if f.fail != nil {
 		return f.fail
+	}
+	if _, exists := f.services[k]; exists == isNew {
+		return fmt.Errorf("row %s: exists %t, said to be new %t", k, exists, isNew)
+	}
+	inside := k
+	inside.Outside = false
+	if k.Outside && f.services[inside].Flags&maps.ServiceOutsideView != 0 && f.services[k].ID == 0 {
+		return fmt.Errorf("row %s comes after the one that refers to it", k)
+	}
+	if r.Flags&maps.ServiceSourceRanges == 0 && len(f.sources[r.ID]) > 0 {
+		return fmt.Errorf("row %s has source ranges and does not say so", k)
 	}
 	f.writes++
 	f.services[k] = r
@@ -74,6 +86,29 @@ func (f *fakeTable) WriteSlots(base uint32, backends []netip.AddrPort) error {
 	return nil
 }
 
+func (f *fakeTable) SourceRanges() (map[uint32][]netip.Prefix, error) {
+	out := map[uint32][]netip.Prefix{}
+	for id, ranges := range f.sources {
+		out[id] = slices.Clone(ranges)
+	}
+	return out, nil
+}
+
+func (f *fakeTable) PutSourceRange(id uint32, p netip.Prefix) error {
+	if !slices.Contains(f.sources[id], p) {
+		f.sources[id] = append(f.sources[id], p)
+	}
+	return nil
+}
+
+func (f *fakeTable) DeleteSourceRange(id uint32, p netip.Prefix) error {
+	f.sources[id] = slices.DeleteFunc(f.sources[id], func(q netip.Prefix) bool { return p == q })
+	if len(f.sources[id]) == 0 {
+		delete(f.sources, id)
+	}
+	return nil
+}
+
 func (f *fakeTable) SetServicesSynced() error { f.synced = true; return nil }
 
 func (f *fakeTable) CutBackends(k maps.Frontend, _ uint32, gone []netip.AddrPort) error {
@@ -89,6 +124,15 @@ func (f *fakeTable) dump() string {
 		if r.Affinity != 0 {
 			line += fmt.Sprintf(" affinity=%ds", r.Affinity)
 		}
+		if r.Flags&maps.ServiceOutsideView != 0 {
+			line += " inside"
+		}
+		if r.Flags&maps.ServiceDropEmpty != 0 {
+			line += " drop"
+		}
+		if r.Flags&maps.ServiceSourceRanges != 0 {
+			line += fmt.Sprintf(" for %v", sortedSources(f.sources[r.ID]))
+		}
 		lines = append(lines, line)
 	}
 	slices.Sort(lines)
@@ -96,6 +140,17 @@ func (f *fakeTable) dump() string {
 	lines = append(lines, f.cuts...)
 	f.cuts = nil
 	return strings.Join(lines, "\n") + "\n"
+}
+
+func (f *fakeTable) leakedSources() string {
+	left := mapkeys.Clone(f.sources)
+	for _, r := range f.services {
+		delete(left, r.ID)
+	}
+	if len(left) == 0 {
+		return ""
+	}
+	return fmt.Sprint(left)
 }
 
 // world is the API's content, and what reads it.
@@ -178,7 +233,9 @@ func (w *world) sync() (problems []string) {
 	return problems
 }
 
-var testNode = Node{Name: "node-a", IP: netip.MustParseAddr("192.0.2.1"), ClusterDNS: netip.MustParseAddr("10.96.0.10")}
+var testNode = Node{
+	Name: "node-a", Zone: "zone-a", IPv4: true, IPv6: true, ClusterDNS: []netip.Addr{netip.MustParseAddr("10.96.0.10")},
+}
 
 // TestScripts runs testdata/*.txtar. A script is a sequence of files:
 // apply*.yaml and delete*.yaml change the API; restart has a new agent take over; want* is the
@@ -217,6 +274,9 @@ func runScript(t *testing.T, path string) {
 			got := table.dump()
 			for _, p := range problems {
 				got += p + "\n"
+			}
+			if leaked := table.leakedSources(); leaked != "" {
+				t.Errorf("%s: source ranges of rows that are gone: %s", file.Name, leaked)
 			}
 			if diff := cmp.Diff(string(file.Data), got); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", file.Name, diff)

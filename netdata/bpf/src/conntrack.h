@@ -27,11 +27,13 @@ static __always_inline int ct_from_originator(const struct flow *f, int swapped)
  * ct_live: the flow is established and may not be given another backend or be
  * displaced by another flow. A half-open one may: its peer did not answer.
  */
-static __always_inline int ct_live(const struct tuple *t)
+BORDER int ct_live(const struct tuple *t)
 {
 	struct tuple key;
 	struct flow *f;
 
+	if (!t)
+		return 0;
 	ct_key(t, &key);
 	f = bpf_map_lookup_elem(&ct, &key);
 	return f && (f->flags & FLOW_REPLIED) && !(f->flags & (FLOW_FIN_ORIG | FLOW_FIN_REPLY | FLOW_RST));
@@ -46,7 +48,7 @@ static __always_inline void ct_touch(struct flow *f, int swapped, const struct p
 
 	if (!from_originator)
 		flags |= FLOW_REPLIED;
-	if (p->t.proto == IPPROTO_TCP) {
+	if (has_handshake(p->t.proto)) {
 		if (p->tcp_flags & TCP_FIN)
 			flags |= from_originator ? FLOW_FIN_ORIG : FLOW_FIN_REPLY;
 		if (p->tcp_flags & TCP_RST)
@@ -62,13 +64,17 @@ static __always_inline void ct_touch(struct flow *f, int swapped, const struct p
  * ct_follow is the short way: it notes a packet of a known flow that is not
  * translated, and returns 0 for any other.
  */
-static __always_inline int ct_follow(const struct packet *p)
+BORDER int ct_follow(const struct packet *p)
 {
 	struct tuple key;
-	int swapped = ct_key(&p->t, &key);
-	struct flow *f = bpf_map_lookup_elem(&ct, &key);
+	struct flow *f;
+	int swapped;
 
-	if (!f || (f->flags & FLOW_NAT) || (p->t.proto == IPPROTO_TCP && starts_flow(p)))
+	if (!p)
+		return 0;
+	swapped = ct_key(&p->t, &key);
+	f = bpf_map_lookup_elem(&ct, &key);
+	if (!f || (f->flags & FLOW_NAT) || (has_handshake(p->t.proto) && starts_flow(p)))
 		return 0;
 	ct_touch(f, swapped, p, 0);
 	return 1;
@@ -79,19 +85,23 @@ static __always_inline int ct_follow(const struct packet *p)
  * connection request on a flow that is closing starts it anew: a client
  * that opens and closes quickly reuses its ports.
  */
-static __always_inline void ct_track(const struct packet *p, __u16 extra)
+BORDER int ct_track(const struct packet *p, __u16 extra)
 {
 	struct tuple key;
-	int swapped = ct_key(&p->real, &key);
-	struct flow *f = bpf_map_lookup_elem(&ct, &key);
+	struct flow *f;
+	int swapped;
 	const __u16 closing = FLOW_FIN_ORIG | FLOW_FIN_REPLY | FLOW_RST;
 
-	if (f && !((f->flags & closing) && p->t.proto == IPPROTO_TCP && starts_flow(p))) {
+	if (!p)
+		return 0;
+	swapped = ct_key(&p->real, &key);
+	f = bpf_map_lookup_elem(&ct, &key);
+	if (f && !((f->flags & closing) && has_handshake(p->t.proto) && starts_flow(p))) {
 		ct_touch(f, swapped, p, extra);
-		return;
+		return 0;
 	}
 	if (p->tcp_flags & TCP_RST)
-		return; /* the end of something unknown is not a flow */
+		return 0; /* the end of something unknown is not a flow */
 
 	struct node_state *ns = node_state();
 	struct flow fresh = {
@@ -101,9 +111,10 @@ static __always_inline void ct_track(const struct packet *p, __u16 extra)
 	};
 	if (f) {
 		*f = fresh; /* in place: cheaper than a new row, and nothing is evicted for it */
-		return;
+		return 0;
 	}
 	bpf_map_update_elem(&ct, &key, &fresh, BPF_ANY);
+	return 0;
 }
 
 /* ct_is_reply: the packet answers a flow that its destination began. */

@@ -12,7 +12,7 @@
 static __always_inline int handle_to_pod(struct __sk_buff *skb)
 {
 	int verdict = TC_ACT_SHOT;
-	struct packet p;
+	struct packet p = {};
 	enum step s;
 
 	switch (parse(skb, &p)) {
