@@ -96,7 +96,7 @@ func runKube(ctx context.Context, log *slog.Logger) error {
 func bootstrapConfig(c *KubeConfig, log *slog.Logger) bootstrap.Config {
 	address, _ := netip.ParseAddr(c.NodeIP) // checked by bootstrap.New
 	return bootstrap.Config{
-		StateDir: boot.StateDir, RunDir: boot.RunDir, NodeName: c.NodeName, NodeIP: address, Cluster: c.Cluster,
+		StateDir: boot.StateDir, RunDir: boot.RunDir, NodeName: c.NodeName, NodeIP: address, SecondIP: c.secondIP(), Cluster: c.Cluster,
 		Identities: []bootstrap.Identity{
 			{Name: reconcilerIdentity, User: "bothy:reconciler", Groups: []string{"system:masters"}},
 			{Name: netdataIdentity, User: "bothy:netdata"},
@@ -118,7 +118,7 @@ func nodeConfig(c *KubeConfig, log *slog.Logger) node.Config {
 	p := paths.Paths{StateDir: boot.StateDir, RunDir: boot.RunDir}
 	return node.Config{
 		StateDir: boot.StateDir, RunDir: boot.RunDir, BinDir: c.BinDir,
-		NodeName: c.NodeName, NodeIP: address, CgroupRoot: c.CgroupRoot,
+		NodeName: c.NodeName, NodeIP: address, SecondIP: c.secondIP(), CgroupRoot: c.CgroupRoot,
 		Cluster: c.Cluster, Machine: c.Machine,
 		ClusterDNS: dns, ResolvConf: c.ResolvConf,
 		CAFile:            p.ClusterCA(),

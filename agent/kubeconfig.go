@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"net/netip"
 
 	"github.com/bothy-os/bothy/api/v1alpha1"
 	"github.com/bothy-os/bothy/internal/version"
@@ -13,8 +14,11 @@ import (
 // KubeConfig is everything `bothy kube` needs to know. The agent writes it;
 // two equal values mean that a running child can be kept.
 type KubeConfig struct {
-	NodeName     string            `json:"nodeName"`
-	NodeIP       string            `json:"nodeIP"`
+	NodeName string `json:"nodeName"`
+	// NodeIP is what the API server and others know the node by.
+	NodeIP string `json:"nodeIP"`
+	// SecondIP is the node's address of the other family, if it has one.
+	SecondIP     string            `json:"secondIP,omitempty"`
 	BinDir       string            `json:"binDir"`
 	CgroupRoot   string            `json:"cgroupRoot"`
 	ResolvConf   string            `json:"resolvConf"`
@@ -27,13 +31,17 @@ type KubeConfig struct {
 	Version string `json:"version"`
 }
 
-func newKubeConfig(env *boot.Environment, site *site, systemObjects []byte) *KubeConfig {
-	return &KubeConfig{
-		NodeName: env.Name, NodeIP: env.Address, BinDir: env.BinDir,
+func newKubeConfig(env *boot.Environment, nodeIPs []netip.Addr, site *site, systemObjects []byte) *KubeConfig {
+	c := &KubeConfig{
+		NodeName: env.Name, NodeIP: nodeIPs[0].String(), BinDir: env.BinDir,
 		CgroupRoot: env.CgroupRoot, ResolvConf: env.ResolvConfFile(), ImageLayouts: env.ImageLayouts,
 		Cluster: site.cluster, Machine: site.machine, SystemObjects: systemObjects,
 		Version: version.Version + "+" + version.Commit,
 	}
+	if len(nodeIPs) > 1 {
+		c.SecondIP = nodeIPs[1].String()
+	}
+	return c
 }
 
 // Hash identifies the value.
@@ -44,4 +52,10 @@ func (c *KubeConfig) Hash() string {
 	}
 	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:8])
+}
+
+// secondIP is not valid if there is none.
+func (c *KubeConfig) secondIP() netip.Addr {
+	a, _ := netip.ParseAddr(c.SecondIP) // written by newKubeConfig
+	return a
 }

@@ -120,12 +120,8 @@ type runningSite struct {
 }
 
 func (h *hall) newRunningSite(s *site) (*runningSite, error) {
-	address, err := netip.ParseAddr(h.env.Address)
-	if err != nil {
-		return nil, fmt.Errorf("the node's address in %s: %w", boot.EnvironmentFile, err)
-	}
 	net := s.cluster.Spec.Network
-	dns, err := netip.ParseAddr(net.DNS.Address)
+	dns, err := parseAddresses(net.DNSAddresses())
 	if err != nil {
 		return nil, fmt.Errorf("spec.network.dns.address: %w", err)
 	}
@@ -137,11 +133,20 @@ func (h *hall) newRunningSite(s *site) (*runningSite, error) {
 	if err != nil {
 		return nil, err
 	}
+	direct, err := parsePrefixes(net.NonMasqueradeCIDRs)
+	if err != nil {
+		return nil, err
+	}
+	nodeIPs, err := nodeAddresses(h.env, pods)
+	if err != nil {
+		return nil, err
+	}
 	r := &runningSite{site: s}
 	r.netdata, err = netdata.New(netdata.Config{
 		StateDir: boot.StateDir, RunDir: boot.RunDir, BPFDir: boot.BPFDir, CNIConfDir: boot.RunDir + "/cni/net.d",
-		NodeName: h.env.Name, NodeIP: address, Uplink: h.env.Uplink, HostCgroup: h.env.Cgroup2Dir,
-		PodCIDR: firstNodeRange(pods[0]), ServiceCIDRs: services, NodePortRange: portRange(net.NodePortRange),
+		NodeName: h.env.Name, NodeIPs: nodeIPs, Uplink: h.env.Uplink, HostCgroup: h.env.Cgroup2Dir,
+		PodCIDRs: firstNodeRanges(pods), ServiceCIDRs: services, NodePortRange: portRange(net.NodePortRange),
+		ClusterPodCIDRs: pods, NonMasqueradeCIDRs: direct, Pools: net.LoadBalancer.Pools,
 		ClusterDNS: dns, ClusterDomain: net.DNS.Domain, Upstreams: upstreams(net.DNS.Upstreams, h.env.ResolvConf),
 		Kubeconfig: h.paths.Kubeconfig(netdataIdentity), DNSKubeconfig: h.paths.Kubeconfig(dnsIdentity),
 		Log: h.log.With("wing", "netdata"),
@@ -149,7 +154,7 @@ func (h *hall) newRunningSite(s *site) (*runningSite, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.child = newChild(h.log, h.env, h.standby, newKubeConfig(h.env, s, slices.Concat(rbac, []byte("\n---\n"), r.netdata.SystemObjects())))
+	r.child = newChild(h.log, h.env, h.standby, newKubeConfig(h.env, nodeIPs, s, slices.Concat(rbac, []byte("\n---\n"), r.netdata.SystemObjects())))
 	components := []supervise.Component{
 		r.child.component(),
 		h.node.component(kubeComponent),
@@ -250,11 +255,51 @@ func parsePrefixes(cidrs []string) ([]netip.Prefix, error) {
 	return out, nil
 }
 
-// firstNodeRange is the range the controller manager gives to the first node:
-// the first /24. Knowing it saves a round trip through the API at first boot;
-// the dataplane corrects it should the Node object say otherwise.
-func firstNodeRange(pods netip.Prefix) netip.Prefix {
-	return netip.PrefixFrom(pods.Addr(), max(pods.Bits(), 24))
+func parseAddresses(texts []string) ([]netip.Addr, error) {
+	out := make([]netip.Addr, 0, len(texts))
+	for _, t := range texts {
+		a, err := netip.ParseAddr(t)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, a)
+	}
+	return out, nil
+}
+
+// nodeAddresses are the machine's addresses of the families that the cluster has, in its
+// order. One that the machine lacks is left out.
+func nodeAddresses(env *boot.Environment, pods []netip.Prefix) ([]netip.Addr, error) {
+	have, err := parseAddresses(slices.DeleteFunc([]string{env.Address, env.Address6}, func(a string) bool { return a == "" }))
+	if err != nil {
+		return nil, fmt.Errorf("the node's addresses in %s: %w", boot.EnvironmentFile, err)
+	}
+	var out []netip.Addr
+	for _, p := range pods {
+		for _, a := range have {
+			if a.Is4() == p.Addr().Is4() {
+				out = append(out, a)
+			}
+		}
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("spec.network.podCIDRs: this machine has the addresses %v, of another family than the cluster's ranges %v", have, pods)
+	}
+	return out, nil
+}
+
+// firstNodeRanges are the ranges the controller manager gives to the first node: the first /24
+// and the first /64. Knowing them saves a round trip through the API at first boot.
+func firstNodeRanges(pods []netip.Prefix) []netip.Prefix {
+	out := make([]netip.Prefix, 0, len(pods))
+	for _, p := range pods {
+		bits := 24
+		if p.Addr().Is6() {
+			bits = 64
+		}
+		out = append(out, netip.PrefixFrom(p.Addr(), max(p.Bits(), bits)))
+	}
+	return out
 }
 
 // upstreams are the resolvers for names outside the cluster.

@@ -40,6 +40,9 @@ type Config struct {
 	// NodeIP is the address the API server listens on. It is not a loopback
 	// address in production: kubelets and pods reach the API through it.
 	NodeIP netip.Addr
+	// SecondIP is the node's address of the other family, if it has one. The
+	// kubelet's certificate and the API server's are valid for it, too.
+	SecondIP netip.Addr
 	// Cluster is decoded, defaulted and valid.
 	Cluster *v1alpha1.Cluster
 	// Identities get certificates and kubeconfigs beside the built-in admin,
@@ -151,6 +154,7 @@ func (c *Config) pkiSpec(p Paths) (pki.Spec, error) {
 		Server:        "https://" + netip.AddrPortFrom(c.NodeIP, uint16(c.port())).String(),
 		NodeName:      c.NodeName,
 		NodeIP:        c.NodeIP,
+		SecondIP:      c.SecondIP,
 		ClusterDomain: c.Cluster.Spec.Network.DNS.Domain,
 		ExtraSANs:     c.Cluster.Spec.ControlPlane.ExtraSANs,
 		Identities:    c.Identities,

@@ -23,7 +23,9 @@ func Cleanup(cfg Config) error {
 	}
 	errs := []error{removePodDevs(), loader.Cleanup(cfg.BPFDir), loader.DetachFilters(cfg.Uplink), removeRoutes()}
 	if lo, err := netlink.LinkByName("lo"); err == nil {
-		errs = append(errs, ignoreMissing(netlink.AddrDel(lo, &netlink.Addr{IPNet: hostPrefix(cfg.ClusterDNS)})))
+		for _, a := range cfg.ClusterDNS {
+			errs = append(errs, ignoreMissing(netlink.AddrDel(lo, &netlink.Addr{IPNet: hostPrefix(a)})))
+		}
 	}
 	for _, path := range []string{cfg.socket(), filepath.Join(cfg.CNIConfDir, cni.ConflistName)} {
 		errs = append(errs, ignoreMissing(os.Remove(path)))
@@ -50,14 +52,16 @@ func removePodDevs() error {
 }
 
 func removeRoutes() error {
-	filter := &netlink.Route{Protocol: routeProtocol, Type: unix.RTN_UNREACHABLE}
-	routes, err := netlink.RouteListFiltered(unix.AF_INET, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TYPE)
-	if err != nil {
-		return fmt.Errorf("list routes: %w", err)
-	}
 	var errs []error
-	for _, r := range routes {
-		errs = append(errs, ignoreMissing(netlink.RouteDel(&r)))
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		filter := &netlink.Route{Protocol: routeProtocol}
+		routes, err := netlink.RouteListFiltered(family, filter, netlink.RT_FILTER_PROTOCOL)
+		if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
+			errs = append(errs, fmt.Errorf("list routes: %w", err))
+		}
+		for _, r := range routes {
+			errs = append(errs, ignoreMissing(netlink.RouteDel(&r)))
+		}
 	}
 	return errors.Join(errs...)
 }

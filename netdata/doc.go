@@ -17,7 +17,7 @@
 // nothing outside.
 //
 // Map: bpf (the programs), maps (their tables), loader (attaching), cni with cni/plugin and
-// ipam, services, conntrack, dns. This package itself wires them: config.go, netdata.go (the
+// ipam, services, pool with announce and elect, conntrack, dns. This package itself wires them: config.go, netdata.go (the
 // components), node.go (interfaces, routes, sysctls), podrange.go, api.go, status.go,
 // system.go (what the wing needs in the API), cleanup.go.
 package netdata

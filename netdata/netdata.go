@@ -11,8 +11,10 @@ import (
 	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/bothy-os/bothy/internal/supervise"
+	"github.com/bothy-os/bothy/netdata/announce"
 	"github.com/bothy-os/bothy/netdata/cni"
 	"github.com/bothy-os/bothy/netdata/conntrack"
 	"github.com/bothy-os/bothy/netdata/dns"
@@ -26,15 +28,18 @@ const snatPortMin = loader.SNATPortMin
 // Network is the network of one node.
 type Network struct {
 	cfg Config
-	log *slog.Logger
-	dns *dns.Server
+	// clusterDNS are the cluster's addresses, also of families that this node does not have.
+	clusterDNS []netip.Addr
+	log        *slog.Logger
+	dns        *dns.Server
 
 	kernel     atomic.Pointer[kernel]
 	controller atomic.Pointer[services.Controller]
+	announcer  atomic.Pointer[announce.Announcer]
 
-	mu       sync.Mutex
-	podRange netip.Prefix
-	notices  map[string]string // what an operator should know, by subject
+	mu        sync.Mutex
+	podRanges []netip.Prefix
+	notices   map[string]string // what an operator should know, by subject
 }
 
 // kernel is what the dataplane component hands to the others.
@@ -45,17 +50,19 @@ type kernel struct {
 
 // New checks the configuration. Nothing is touched before the components run.
 func New(cfg Config) (*Network, error) {
+	clusterDNS := cfg.ClusterDNS
 	cfg, err := cfg.check()
 	if err != nil {
 		return nil, err
 	}
 	log := cfg.Log
 	return &Network{
-		cfg:     cfg,
-		log:     log,
-		notices: map[string]string{},
+		cfg:        cfg,
+		clusterDNS: clusterDNS,
+		log:        log,
+		notices:    map[string]string{},
 		dns: dns.New(dns.Config{
-			Addr: cfg.ClusterDNS, Domain: cfg.ClusterDomain, Upstreams: cfg.Upstreams, Kubeconfig: cfg.DNSKubeconfig,
+			Addrs: cfg.ClusterDNS, Domain: cfg.ClusterDomain, Upstreams: cfg.Upstreams, Kubeconfig: cfg.DNSKubeconfig,
 		}, log),
 	}, nil
 }
@@ -75,14 +82,14 @@ func (n *Network) runDataplane(ctx context.Context, ready func()) error {
 	if err := n.prepareNode(); err != nil {
 		return err
 	}
-	serviceCIDR, _ := n.cfg.serviceCIDR()
 	dp, err := loader.Load(loader.Config{
-		Dir:         n.cfg.BPFDir,
-		NodeIP:      n.cfg.NodeIP,
-		ServiceCIDR: serviceCIDR,
-		ClusterDNS:  n.cfg.ClusterDNS,
-		Sizes:       maps.Sizes{Flows: flowCapacity()},
-		ForceFilter: n.cfg.forceFilter,
+		Dir:          n.cfg.BPFDir,
+		NodeIPs:      n.cfg.NodeIPs,
+		ServiceCIDRs: n.cfg.ServiceCIDRs,
+		PodCIDRs:     n.cfg.ClusterPodCIDRs,
+		ClusterDNS:   n.cfg.ClusterDNS,
+		Sizes:        maps.Sizes{Flows: flowCapacity()},
+		ForceFilter:  n.cfg.forceFilter,
 	}, n.log)
 	if err != nil {
 		return err
@@ -91,11 +98,17 @@ func (n *Network) runDataplane(ctx context.Context, ready func()) error {
 	if err := dp.AttachUplink(n.cfg.Uplink); err != nil {
 		return err
 	}
+	if err := dp.Tables.SetUnmasqueraded(n.cfg.NonMasqueradeCIDRs); err != nil {
+		return err
+	}
 	n.attachSockets(dp)
 	flows := conntrack.New(dp.Tables, n.log)
 	n.kernel.Store(&kernel{Dataplane: dp, flows: flows})
 	ready()
-	n.log.Info("dataplane in force", "uplink", n.cfg.Uplink, "backend", dp.Backend())
+	n.log.Info("dataplane in force", "uplink", n.cfg.Uplink, "addrs", n.cfg.NodeIPs, "backend", dp.Backend())
+	var following sync.WaitGroup
+	defer following.Wait()
+	following.Go(func() { n.followAddresses(ctx, dp.Tables) })
 	return flows.Run(ctx)
 }
 
@@ -133,16 +146,28 @@ func (n *Network) runCNI(ctx context.Context, ready func()) error {
 	if err := k.Commit(); err != nil {
 		return err
 	}
-	pods, err := n.findPodRange(ctx)
+	pods, err := n.findPodRanges(ctx)
 	if err != nil || ctx.Err() != nil {
 		return err
 	}
-	if err := unreachable(pods); err != nil {
-		return err
+	for _, p := range pods {
+		if err := unreachable(p); err != nil {
+			return err
+		}
 	}
 	n.mu.Lock()
-	n.podRange = pods
+	n.podRanges = pods
 	n.mu.Unlock()
+	return n.serveCNI(ctx, server, pods, ready)
+}
+
+// serveCNI answers the container runtime and keeps the pods' MTU right, until ctx ends.
+func (n *Network) serveCNI(ctx context.Context, server *cni.Server, pods []netip.Prefix, ready func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var following sync.WaitGroup
+	defer following.Wait()
+	defer cancel()
+	following.Go(func() { n.followMTU(ctx, server) })
 	return server.Serve(ctx, pods, ready)
 }
 
@@ -155,10 +180,22 @@ func (n *Network) runServices(ctx context.Context, ready func()) error {
 	if err != nil || ctx.Err() != nil {
 		return err
 	}
-	node := services.Node{Name: n.cfg.NodeName, IP: n.cfg.NodeIP, ClusterDNS: n.cfg.ClusterDNS}
-	controller := services.NewController(client, k.Tables, k.flows, node, n.log)
+	node := services.Node{Name: n.cfg.NodeName, IPs: n.cfg.NodeIPs, ClusterDNS: n.cfg.ClusterDNS}
+	factory := services.NewInformers(client)
+	controller := services.NewController(client, factory, k.Tables, k.flows, node, n.log)
 	n.controller.Store(controller)
-	return controller.Run(ctx, ready)
+	balancers, err := n.balancers(client, factory, k)
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, run := range balancers {
+		group.Go(func() error { return run(ctx) })
+	}
+	group.Go(func() error { return controller.Run(ctx, ready) })
+	err = group.Wait()
+	factory.Shutdown()
+	return err
 }
 
 func (n *Network) runDNS(ctx context.Context, ready func()) error {
@@ -190,30 +227,35 @@ type podPorts struct {
 
 // Connect writes the rows before it attaches the programs, which drop what
 // comes from an interface without a row.
-func (p podPorts) Connect(dev netlink.Link, addr netip.Addr, mac net.HardwareAddr) error {
-	err := p.Tables.PutEndpoint(maps.Endpoint{Addr: addr, Ifindex: dev.Attrs().Index, MAC: mac})
-	if err != nil {
-		return err
+func (p podPorts) Connect(dev netlink.Link, addrs []netip.Addr, mac net.HardwareAddr) error {
+	for _, a := range addrs {
+		err := p.Tables.PutEndpoint(maps.Endpoint{Addr: a, Ifindex: dev.Attrs().Index, MAC: mac})
+		if err != nil {
+			return err
+		}
 	}
 	return p.AttachPod(dev)
 }
 
-func (p podPorts) Disconnect(devName string, index int, addr netip.Addr) error {
-	if !addr.IsValid() && index > 0 {
+func (p podPorts) Disconnect(devName string, index int, addrs []netip.Addr) error {
+	if len(addrs) == 0 && index > 0 {
 		ifaces, err := p.Tables.Interfaces()
 		if err != nil {
 			return err
 		}
-		addr = ifaces[index]
+		addrs = ifaces[index]
 	}
-	err := p.Tables.DeleteEndpoint(addr, index)
+	var errs []error
+	for _, a := range addrs {
+		errs = append(errs, p.Tables.DeleteEndpoint(a, index))
+	}
 	if devName != "" {
-		err = errors.Join(err, p.DetachPod(devName))
+		errs = append(errs, p.DetachPod(devName))
 	}
-	if addr.IsValid() {
-		p.flows.Forget(addr)
+	for _, a := range addrs {
+		p.flows.Forget(a)
 	}
-	return err
+	return errors.Join(errs...)
 }
 
 func (p podPorts) Pods() (map[netip.Addr]int, error) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -18,33 +19,60 @@ import (
 	"github.com/bothy-os/bothy/netdata/loader"
 )
 
+type sysctl struct{ name, value, why string }
+
 // sysctls of the node's network namespace, each with its reason.
-func sysctls() []struct{ name, value, why string } {
-	return []struct{ name, value, why string }{
-		{"net/ipv4/ip_forward", "1", "pods reach the outside through the stack's routes"},
-		{"net/ipv4/conf/all/rp_filter", "0", "answers to pods are redirected past the stack, which would find their way asymmetric"},
-		{"net/ipv4/conf/default/rp_filter", "0", "as above, for interfaces to come: the stricter of both settings counts"},
-		{"net/ipv4/conf/all/send_redirects", "0", "a pod's gateway is no router it could be pointed past"},
-		{
-			"net/ipv4/ip_local_port_range", "32768 " + strconv.Itoa(loader.SNATPortMin-1),
-			"host sockets and masqueraded pods share the node's address, so they must not share ports",
-		},
+func (n *Network) sysctls() []sysctl {
+	out := []sysctl{{
+		"net/ipv4/ip_local_port_range", "32768 " + strconv.Itoa(loader.SNATPortMin-1), // of both families
+		"host sockets and masqueraded pods share the node's address, so they must not share ports",
+	}}
+	if n.cfg.has(netip.IPv4Unspecified()) {
+		out = append(
+			out,
+			sysctl{"net/ipv4/ip_forward", "1", "pods reach the outside through the stack's routes"},
+			sysctl{"net/ipv4/conf/all/rp_filter", "0", "answers to pods are redirected past the stack, which would find their way asymmetric"},
+			sysctl{"net/ipv4/conf/default/rp_filter", "0", "as above, for interfaces to come: the stricter of both settings counts"},
+			sysctl{"net/ipv4/conf/all/send_redirects", "0", "a pod's gateway is no router it could be pointed past"},
+		)
 	}
+	if n.cfg.has(netip.IPv6Unspecified()) {
+		if advised("net/ipv6/conf/" + n.cfg.Uplink + "/accept_ra") {
+			out = append(out, sysctl{
+				"net/ipv6/conf/" + n.cfg.Uplink + "/accept_ra", "2",
+				"a machine that forwards does not listen to routers otherwise, and would lose its own routes",
+			})
+		}
+		out = append(out, sysctl{"net/ipv6/conf/all/forwarding", "1", "pods reach the outside through the stack's routes"})
+	}
+	return out
+}
+
+// advised says that the interface takes the advice of routers as long as the machine is none.
+func advised(name string) bool {
+	value, err := os.ReadFile(filepath.Join("/proc/sys", name))
+	return err == nil && sameFields(string(value), "1")
 }
 
 // prepareNode sets up what the programs rely on in the stack. It is idempotent.
 func (n *Network) prepareNode() error {
-	for _, s := range sysctls() {
+	for _, s := range n.sysctls() {
 		if err := setSysctl(s.name, s.value); err != nil {
 			return fmt.Errorf("%w (needed because %s)", err, s.why)
 		}
 	}
-	if err := addDNSAddress(n.cfg.ClusterDNS); err != nil {
-		return err
+	for _, a := range n.cfg.ClusterDNS {
+		if err := addDNSAddress(a); err != nil {
+			return err
+		}
 	}
-	serviceCIDR, _ := n.cfg.serviceCIDR()
-	// What no program translated must not leave by the default route.
-	return unreachable(serviceCIDR)
+	for _, p := range n.cfg.ServiceCIDRs {
+		// What no program translated must not leave by the default route.
+		if err := unreachable(p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // setSysctl leaves a value alone that is right already: /proc/sys may be
@@ -74,10 +102,22 @@ func addDNSAddress(addr netip.Addr) error {
 	if err := netlink.LinkSetUp(lo); err != nil {
 		return fmt.Errorf("bring up lo: %w", err)
 	}
-	if err := netlink.AddrReplace(lo, &netlink.Addr{IPNet: hostPrefix(addr), Scope: unix.RT_SCOPE_LINK}); err != nil {
+	if err := netlink.AddrReplace(lo, dnsAddress(addr)); err != nil {
 		return fmt.Errorf("give the node the cluster DNS address %s: %w", addr, err)
 	}
 	return nil
+}
+
+// dnsAddress is not one that the node would ever speak from by itself.
+func dnsAddress(a netip.Addr) *netlink.Addr {
+	addr := &netlink.Addr{IPNet: hostPrefix(a)}
+	if a.Is4() {
+		addr.Scope = unix.RT_SCOPE_LINK
+		return addr
+	}
+	addr.Flags = unix.IFA_F_NODAD
+	addr.PreferedLft, addr.ValidLft = 0, math.MaxUint32 // deprecated, for ever
+	return addr
 }
 
 // unreachable makes the stack refuse a range where no more specific route
@@ -100,14 +140,6 @@ func unreachableRoute(p netip.Prefix) *netlink.Route {
 
 // routeProtocol marks routes as ours in `ip route`.
 const routeProtocol = 0xb0
-
-func (n *Network) mtu() (int, error) {
-	dev, err := netlink.LinkByName(n.cfg.Uplink)
-	if err != nil {
-		return 0, fmt.Errorf("find uplink %q: %w", n.cfg.Uplink, err)
-	}
-	return dev.Attrs().MTU, nil
-}
 
 // flowCapacity sizes the flow tables by the machine's memory: one flow for 64 KiB, between 64 Ki
 // and 512 Ki flows. 2 GiB gives the minimum, at some 13 MiB for both tables.

@@ -44,7 +44,7 @@ func TestNodeWithFilters(t *testing.T) {
 func nodeLife(t *testing.T, n *testNode) {
 	plugin := buildPlugin(t, n.dir)
 	api := newFakeAPI(t)
-	api.put(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}, Spec: corev1.NodeSpec{PodCIDRs: []string{"10.244.7.0/24"}}})
+	api.put(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}, Spec: corev1.NodeSpec{PodCIDRs: []string{"10.244.7.0/24", "fd00:244:0:7::/64"}}})
 	api.put(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}})
 	api.kubeconfig(n.dir)
 	n.start("cni", "services", "dns")
@@ -149,6 +149,7 @@ func nodeLife(t *testing.T, n *testNode) {
 	t.Run("names", func(t *testing.T) {
 		wait(t, "the name of a service", func() error { return resolves(t, a.ns, "web.default.svc.cluster.local.", "10.96.0.20") })
 	})
+	t.Run("IPv6", func(t *testing.T) { nodeLifeIPv6(t, n, api, a, b) })
 	t.Run("big data through a service", func(t *testing.T) { bulk(t, a.ns, b, "10.96.0.20:81", api) })
 
 	t.Run("the agent goes and comes back without the API", func(t *testing.T) {
@@ -211,9 +212,12 @@ type pod struct {
 	name, ns string
 	dev      string // host side
 	addr     netip.Addr
+	addr6    netip.Addr
 }
 
-func (p pod) at(port int) string { return fmt.Sprintf("%s:%d", p.addr, port) }
+func (p pod) at(port int) string { return netip.AddrPortFrom(p.addr, uint16(port)).String() }
+
+func (p pod) at6(port int) string { return netip.AddrPortFrom(p.addr6, uint16(port)).String() }
 
 func buildPlugin(t *testing.T, dir string) string {
 	t.Helper()
@@ -264,16 +268,35 @@ func (n *testNode) pod(plugin, name string) pod {
 	ns := n.makeNetns(name)
 	out, err := n.cni(plugin, "ADD", "container-"+name, ns)
 	must(n.t, err)
-	var result current.Result
-	must(n.t, json.Unmarshal(out, &result))
-	addr, ok := netip.AddrFromSlice(result.IPs[0].Address.IP)
-	if !ok {
-		n.t.Fatalf("no address in %s", out)
+	p := parseResult(n.t, out)
+	p.name, p.ns = name, ns
+	if !p.addr.IsValid() || !p.addr6.IsValid() {
+		n.t.Fatalf("want an address of each family: %s", out)
 	}
 	if _, err := n.cni(plugin, "CHECK", "container-"+name, ns); err != nil {
 		n.t.Fatal(err)
 	}
-	return pod{name: name, ns: ns, dev: result.Interfaces[0].Name, addr: addr.Unmap()}
+	return p
+}
+
+// parseResult reads what the plugin printed.
+func parseResult(t *testing.T, out []byte) pod {
+	t.Helper()
+	var result current.Result
+	must(t, json.Unmarshal(out, &result))
+	p := pod{dev: result.Interfaces[0].Name}
+	for _, ip := range result.IPs {
+		a, ok := netip.AddrFromSlice(ip.Address.IP)
+		switch a = a.Unmap(); {
+		case !ok:
+			t.Fatalf("no address in %s", out)
+		case a.Is4():
+			p.addr = a
+		default:
+			p.addr6 = a
+		}
+	}
+	return p
 }
 
 func (n *testNode) del(plugin string, p pod) {
@@ -392,7 +415,12 @@ func (n *testNode) spoof(a, b pod) {
 
 func resolves(t *testing.T, ns, name, want string) error {
 	t.Helper()
-	c, err := dial(t, ns, "udp4", dnsIP.String()+":53")
+	return resolvesTo(t, ns, dnsIP.String(), name, dns.TypeA, want)
+}
+
+func resolvesTo(t *testing.T, ns, server, name string, kind uint16, want string) error {
+	t.Helper()
+	c, err := dial(t, ns, "udp", net.JoinHostPort(server, "53"))
 	if err != nil {
 		return err
 	}
@@ -401,7 +429,7 @@ func resolves(t *testing.T, ns, name, want string) error {
 	if err := conn.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
 		return err
 	}
-	if err := conn.WriteMsg(new(dns.Msg).SetQuestion(name, dns.TypeA)); err != nil {
+	if err := conn.WriteMsg(new(dns.Msg).SetQuestion(name, kind)); err != nil {
 		return err
 	}
 	msg, err := conn.ReadMsg()
@@ -410,6 +438,9 @@ func resolves(t *testing.T, ns, name, want string) error {
 	}
 	for _, rr := range msg.Answer {
 		if a, ok := rr.(*dns.A); ok && a.A.String() == want {
+			return nil
+		}
+		if a, ok := rr.(*dns.AAAA); ok && a.AAAA.String() == want {
 			return nil
 		}
 	}

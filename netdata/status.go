@@ -7,6 +7,7 @@ import (
 	"github.com/bothy-os/bothy/netdata/conntrack"
 	"github.com/bothy-os/bothy/netdata/dns"
 	"github.com/bothy-os/bothy/netdata/loader"
+	tables "github.com/bothy-os/bothy/netdata/maps"
 	"github.com/bothy-os/bothy/netdata/services"
 )
 
@@ -17,12 +18,15 @@ type Status struct {
 	Backend string `json:"backend"`
 	// Attached names the pinned attachments: interface and direction, or the
 	// socket hook.
-	Attached []string         `json:"attached,omitempty"`
-	PodRange netip.Prefix     `json:"podRange"`
-	Pods     int              `json:"pods"`
-	Services services.Status  `json:"services"`
-	DNS      dns.Status       `json:"dns"`
-	Flows    conntrack.Status `json:"flows"`
+	Attached []string `json:"attached,omitempty"`
+	// PodRanges are those of this node, one of each family it has.
+	PodRanges []netip.Prefix  `json:"podRanges,omitempty"`
+	Pods      int             `json:"pods"`
+	Services  services.Status `json:"services"`
+	// Announced are the load balancer addresses that this node answers for.
+	Announced []netip.Addr     `json:"announced,omitempty"`
+	DNS       dns.Status       `json:"dns"`
+	Flows     conntrack.Status `json:"flows"`
 	// Drops counts dropped and refused packets by reason, since the node started.
 	Drops map[string]uint64 `json:"drops,omitempty"`
 	// Notices are things an operator should know, by subject.
@@ -33,7 +37,7 @@ type Status struct {
 // left out and named in Notices.
 func (n *Network) Status() Status {
 	n.mu.Lock()
-	s := Status{PodRange: n.podRange, Notices: maps.Clone(n.notices), DNS: n.dns.Status()}
+	s := Status{PodRanges: n.podRanges, Notices: maps.Clone(n.notices), DNS: n.dns.Status()}
 	n.mu.Unlock()
 	k := n.kernel.Load()
 	if k == nil {
@@ -50,12 +54,24 @@ func (n *Network) Status() Status {
 	note(err)
 	endpoints, err := k.Tables.Endpoints()
 	note(err)
-	s.Pods = len(endpoints)
+	s.Pods = countPods(endpoints)
 	s.Drops, err = k.Tables.Drops()
 	note(err)
 	s.Flows = k.flows.Status()
 	if c := n.controller.Load(); c != nil {
 		s.Services = c.Status()
 	}
+	if a := n.announcer.Load(); a != nil {
+		s.Announced = a.Owned()
+	}
 	return s
+}
+
+// countPods counts interfaces: a pod has an address of each family.
+func countPods(endpoints []tables.Endpoint) int {
+	devs := map[int]bool{}
+	for _, e := range endpoints {
+		devs[e.Ifindex] = true
+	}
+	return len(devs)
 }

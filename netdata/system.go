@@ -2,6 +2,7 @@ package netdata
 
 import (
 	_ "embed"
+	"strconv"
 	"strings"
 )
 
@@ -12,5 +13,11 @@ var systemYAML string
 // the rights of its two identities, and the Service by which tools find the
 // cluster DNS.
 func (n *Network) SystemObjects() []byte {
-	return []byte(strings.ReplaceAll(systemYAML, "${CLUSTER_DNS}", n.cfg.ClusterDNS.String()))
+	var quoted []string
+	for _, a := range n.clusterDNS {
+		quoted = append(quoted, strconv.Quote(a.String()))
+	}
+	return []byte(strings.NewReplacer(
+		"${CLUSTER_DNS}", quoted[0], "${ALL_CLUSTER_DNS}", strings.Join(quoted, ", "),
+	).Replace(systemYAML))
 }

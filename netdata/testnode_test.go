@@ -96,6 +96,9 @@ func must(t *testing.T, err error) {
 	}
 }
 
+// testPodCIDRs are for tests without an API.
+var testPodCIDRs = []netip.Prefix{netip.MustParsePrefix("10.244.7.0/24"), netip.MustParsePrefix("fd00:244:0:7::/64")}
+
 // testNode is a node: this process's network namespace, with an uplink to
 // an "outside" namespace.
 type testNode struct {
@@ -111,6 +114,10 @@ var (
 	nodeIP    = netip.MustParseAddr("192.168.50.1")
 	outsideIP = netip.MustParseAddr("192.168.50.2")
 	dnsIP     = netip.MustParseAddr("10.96.0.10")
+
+	nodeIP6    = netip.MustParseAddr("fd00:50::1")
+	outsideIP6 = netip.MustParseAddr("fd00:50::2")
+	dnsIP6     = netip.MustParseAddr("fd00:96::a")
 )
 
 func newTestNode(t *testing.T) *testNode {
@@ -132,9 +139,9 @@ func newTestNode(t *testing.T) *testNode {
 	n.connectOutside()
 	n.cfg = Config{
 		StateDir: filepath.Join(dir, "state"), RunDir: run, BPFDir: bpf,
-		NodeName: "node", NodeIP: nodeIP, Uplink: "eth0", HostCgroup: cgroup,
-		ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")},
-		ClusterDNS:   dnsIP, ClusterDomain: "cluster.local",
+		NodeName: "node", NodeIPs: []netip.Addr{nodeIP, nodeIP6}, Uplink: "eth0", HostCgroup: cgroup,
+		ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("fd00:96::/112")},
+		ClusterDNS:   []netip.Addr{dnsIP, dnsIP6}, ClusterDomain: "cluster.local",
 		NodePortRange: PortRange{30000, 32767},
 		Kubeconfig:    filepath.Join(dir, "kubeconfig"), DNSKubeconfig: filepath.Join(dir, "kubeconfig"),
 		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo})),
@@ -155,7 +162,9 @@ func (n *testNode) connectOutside() {
 	must(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(ns)}))
 	dev, err := netlink.LinkByName("eth0")
 	must(t, err)
-	must(t, netlink.AddrAdd(dev, &netlink.Addr{IPNet: &net.IPNet{IP: nodeIP.AsSlice(), Mask: net.CIDRMask(24, 32)}}))
+	for _, a := range []netip.Addr{nodeIP, nodeIP6} {
+		must(t, netlink.AddrAdd(dev, onLink(a)))
+	}
 	must(t, netlink.LinkSetUp(dev))
 	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
 	must(t, err)
@@ -164,13 +173,24 @@ func (n *testNode) connectOutside() {
 		l, err := h.LinkByName(name)
 		must(t, err)
 		if name == "eth0" {
-			must(t, h.AddrAdd(l, &netlink.Addr{IPNet: &net.IPNet{IP: outsideIP.AsSlice(), Mask: net.CIDRMask(24, 32)}}))
+			for _, a := range []netip.Addr{outsideIP, outsideIP6} {
+				must(t, h.AddrAdd(l, onLink(a)))
+			}
 		}
 		must(t, h.LinkSetUp(l))
 	}
-	must(t, netlink.RouteAdd(&netlink.Route{
-		Dst: &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}, Gw: outsideIP.AsSlice(),
-	}))
+	for _, a := range []netip.Addr{outsideIP, outsideIP6} {
+		everywhere := &net.IPNet{IP: make(net.IP, a.BitLen()/8), Mask: net.CIDRMask(0, a.BitLen())}
+		must(t, netlink.RouteAdd(&netlink.Route{Dst: everywhere, Gw: a.AsSlice()}))
+	}
+}
+
+// onLink is an address of the link between the node and the outside.
+func onLink(a netip.Addr) *netlink.Addr {
+	if a.Is4() {
+		return &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(24, 32)}}
+	}
+	return &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(64, 128)}, Flags: unix.IFA_F_NODAD}
 }
 
 // makeNetns makes a network namespace and binds it to a file.
@@ -266,7 +286,7 @@ func (n *testNode) start(waitFor ...string) {
 // answered with the server's name, the client's address and the line.
 func echoTCP(t *testing.T, nsPath, addr, name string) {
 	t.Helper()
-	listen := func() (net.Listener, error) { return net.Listen("tcp4", addr) }
+	listen := func() (net.Listener, error) { return net.Listen("tcp", addr) }
 	var l net.Listener
 	var err error
 	if nsPath == "" {
@@ -299,7 +319,7 @@ func echoTCP(t *testing.T, nsPath, addr, name string) {
 
 func echoUDP(t *testing.T, nsPath, addr, name string) {
 	t.Helper()
-	listen := func() (net.PacketConn, error) { return net.ListenPacket("udp4", addr) }
+	listen := func() (net.PacketConn, error) { return net.ListenPacket("udp", addr) }
 	var l net.PacketConn
 	var err error
 	if nsPath == "" {
@@ -362,6 +382,6 @@ func ask(t *testing.T, nsPath, network, addr string) (server, client string, err
 	if len(parts) != 3 || parts[2] != "hello" {
 		return "", "", fmt.Errorf("garbled answer %q", answer)
 	}
-	host, _, err := net.SplitHostPort(parts[1])
-	return parts[0], host, err
+	from, err := netip.ParseAddrPort(parts[1])
+	return parts[0], from.Addr().Unmap().String(), err
 }

@@ -41,6 +41,8 @@ type Config struct {
 	// NodeName and NodeIP identify the node. NodeIP is not a loopback address.
 	NodeName string
 	NodeIP   netip.Addr
+	// SecondIP is the node's address of the other family; not valid if there is none.
+	SecondIP netip.Addr
 	// CgroupRoot exists in every cgroup hierarchy; pods live below it. On
 	// version 1 its cpuset.cpus and cpuset.mems are filled.
 	CgroupRoot string
@@ -230,7 +232,7 @@ func (n *Node) kubeletConfig() kubelet.Config {
 			RuntimeSocket: n.ContainerdSocket(),
 			StaticPodDir:  cfg.StaticPodDir, Standalone: cfg.Standalone,
 		},
-		NodeName: cfg.NodeName, Kubeconfig: cfg.Kubelet.Kubeconfig, StateDir: cfg.StateDir, CNIConfDir: n.CNIConfDir(),
+		NodeName: cfg.NodeName, SecondIP: cfg.SecondIP, Kubeconfig: cfg.Kubelet.Kubeconfig, StateDir: cfg.StateDir, CNIConfDir: n.CNIConfDir(),
 	}
 }
 

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"sort"
 	"strings"
@@ -165,11 +166,22 @@ func firstLine(s string) string {
 	return line
 }
 
+func ranges(prefixes []netip.Prefix) string {
+	if len(prefixes) == 0 {
+		return "not known yet"
+	}
+	var out []string
+	for _, p := range prefixes {
+		out = append(out, p.String())
+	}
+	return strings.Join(out, " and ")
+}
+
 // networkLine sums up the dataplane: what is attached, what it carries, and
 // what an operator should know.
 func networkLine(st *agent.Status) string {
 	n := st.Network
-	line := fmt.Sprintf("%s, pods %s: %d, services: %d, flows: %d", n.Backend, n.PodRange, n.Pods, n.Services.Services, n.Flows.Flows)
+	line := fmt.Sprintf("%s, pods %s: %d, services: %d, flows: %d", n.Backend, ranges(n.PodRanges), n.Pods, n.Services.Services, n.Flows.Flows)
 	var drops []string
 	for reason, count := range n.Drops {
 		if count > 0 {

@@ -22,15 +22,10 @@ func NewMachine(name string) *Machine {
 // Default fills in every setting that was left out.
 func (c *Cluster) Default() {
 	s := &c.Spec
-	if len(s.Network.PodCIDRs) == 0 {
-		s.Network.PodCIDRs = []string{"10.244.0.0/16"}
-	}
-	if len(s.Network.ServiceCIDRs) == 0 {
-		s.Network.ServiceCIDRs = []string{"10.96.0.0/16"}
-	}
+	s.Network.defaultRanges()
 	setDefault(&s.Network.NodePortRange, "30000-32767")
 	setDefault(&s.Network.DNS.Domain, "cluster.local")
-	setDefault(&s.Network.DNS.Address, nthAddress(s.Network.ServiceCIDRs[0], 10))
+	setDefault(&s.Network.DNS.Address, nthAddress(s.Network.ServiceCIDRs[0], dnsHost))
 	setDefault(&s.ControlPlane.Port, 6443)
 	setDefault(&s.ControlPlane.EventTTL.Duration, time.Hour)
 	setDefault(&s.ControlPlane.Etcd.QuotaMiB, 2048)
@@ -67,6 +62,52 @@ func (b *BootConfig) Default() {
 	if b.Endpoint != nil {
 		b.Endpoint.Default()
 	}
+}
+
+// The default ranges. Those of IPv6 are unique local addresses, whose 40 random bits
+// spell "bothy"; sites whose pods are to reach each other choose their own.
+const (
+	defaultPods4, defaultServices4 = "10.244.0.0/16", "10.96.0.0/16"
+	defaultPods6, defaultServices6 = "fd62:6f74:6879:f400::/56", "fd62:6f74:6879:6000::/112"
+)
+
+// defaultRanges gives a cluster both families unless it says which ones it wants: by one of the lists
+// for both.
+func (n *NetworkSpec) defaultRanges() {
+	switch {
+	case len(n.PodCIDRs) == 0 && len(n.ServiceCIDRs) == 0:
+		n.PodCIDRs, n.ServiceCIDRs = []string{defaultPods4, defaultPods6}, []string{defaultServices4, defaultServices6}
+	case len(n.PodCIDRs) == 0:
+		n.PodCIDRs = likewise(n.ServiceCIDRs, defaultPods4, defaultPods6)
+	case len(n.ServiceCIDRs) == 0:
+		n.ServiceCIDRs = likewise(n.PodCIDRs, defaultServices4, defaultServices6)
+	}
+}
+
+// likewise returns a range for each of the given ones, of the same family.
+func likewise(cidrs []string, four, six string) []string {
+	var out []string
+	for _, c := range cidrs {
+		if p, err := netip.ParsePrefix(c); err == nil && p.Addr().Is6() {
+			out = append(out, six)
+		} else {
+			out = append(out, four)
+		}
+	}
+	return out
+}
+
+// dnsHost is which address of a service range is that of DNS.
+const dnsHost = 10
+
+// DNSAddresses are the ClusterIPs of DNS, one for each service range in their order. The spec must be
+// defaulted.
+func (n *NetworkSpec) DNSAddresses() []string {
+	out := []string{n.DNS.Address}
+	for _, cidr := range n.ServiceCIDRs[1:] {
+		out = append(out, nthAddress(cidr, dnsHost))
+	}
+	return out
 }
 
 func setDefault[T comparable](field *T, value T) {

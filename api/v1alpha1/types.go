@@ -41,15 +41,23 @@ type ClusterSpec struct {
 	Telemetry    TelemetrySpec    `json:"telemetry,omitempty"`
 }
 
-// NetworkSpec is fixed at first boot: Kubernetes cannot renumber a cluster.
+// NetworkSpec is the cluster's network. Its ranges and DNS are fixed at first boot: Kubernetes
+// cannot renumber a cluster.
 type NetworkSpec struct {
-	// PodCIDRs are the ranges pods get addresses from, at most one per family.
-	// Default 10.244.0.0/16.
+	// PodCIDRs are the ranges pods get addresses from, at most one per family. The first
+	// family is the one that a Service has unless it asks for another. A node
+	// takes a /24 or a /64 of them. Default 10.244.0.0/16 and fd62:6f74:6879:f400::/56.
 	PodCIDRs []string `json:"podCIDRs,omitempty"`
-	// ServiceCIDRs are the ranges of ClusterIPs. Default 10.96.0.0/16.
+	// ServiceCIDRs are the ranges of ClusterIPs, of the same families in the same order.
+	// Default 10.96.0.0/16 and fd62:6f74:6879:6000::/112, as far as there are pod ranges.
 	ServiceCIDRs []string `json:"serviceCIDRs,omitempty"`
 	// NodePortRange is "first-last". Default 30000-32767.
 	NodePortRange string `json:"nodePortRange,omitempty"`
+	// NonMasqueradeCIDRs are ranges outside the cluster that see pods' own addresses: networks
+	// with a route to the pod ranges. All others see the node's.
+	NonMasqueradeCIDRs []string `json:"nonMasqueradeCIDRs,omitempty"`
+	// LoadBalancer has the addresses of Services of type LoadBalancer.
+	LoadBalancer LoadBalancerSpec `json:"loadBalancer,omitempty"`
 	// DNS is the cluster's name service.
 	DNS DNSSpec `json:"dns,omitempty"`
 }
@@ -59,7 +67,7 @@ type DNSSpec struct {
 	// Domain is the cluster domain. Default cluster.local.
 	Domain string `json:"domain,omitempty"`
 	// Address is the ClusterIP of DNS. Default: the tenth address of the first
-	// service range.
+	// service range. In the other family it is always the tenth address.
 	Address string `json:"address,omitempty"`
 	// Upstreams answer names outside the cluster, as "ip" or "ip:port".
 	// Default: the machine's own resolvers.

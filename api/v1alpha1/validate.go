@@ -61,13 +61,20 @@ func (c *Cluster) validatePort(p *problems) {
 }
 
 func (n *NetworkSpec) validate(p *problems) {
-	pods := prefixes(p, "spec.network.podCIDRs", n.PodCIDRs, 8, 24)
-	services := prefixes(p, "spec.network.serviceCIDRs", n.ServiceCIDRs, 12, 28)
+	pods := prefixes(p, "spec.network.podCIDRs", n.PodCIDRs, sizes{8, 24, 48, 64})
+	services := prefixes(p, "spec.network.serviceCIDRs", n.ServiceCIDRs, sizes{12, 28, 108, 124})
+	n.validateFamilies(p, pods, services)
 	for _, a := range pods {
 		for i, b := range services {
 			if a.Overlaps(b) {
 				p.add(fmt.Sprintf("spec.network.serviceCIDRs[%d]", i), "choose ranges that do not overlap", "%s overlaps the pod range %s", b, a)
 			}
+		}
+	}
+	n.LoadBalancer.validate(p, pods, services)
+	for i, c := range n.NonMasqueradeCIDRs {
+		if _, err := netip.ParsePrefix(c); err != nil {
+			p.add(fmt.Sprintf("spec.network.nonMasqueradeCIDRs[%d]", i), `write a range such as "192.168.0.0/16"`, "%q is not an address range", c)
 		}
 	}
 	var first, last int
@@ -78,7 +85,7 @@ func (n *NetworkSpec) validate(p *problems) {
 		p.add("spec.network.dns.domain", "", "%q is not a domain name", n.DNS.Domain)
 	}
 	if a, err := netip.ParseAddr(n.DNS.Address); len(services) > 0 {
-		if err != nil || !slices.ContainsFunc(services, func(s netip.Prefix) bool { return s.Contains(a) }) {
+		if err != nil || !services[0].Contains(a) {
 			p.add("spec.network.dns.address", "", "%q is not an address in the service range %s", n.DNS.Address, services[0])
 		}
 	}
@@ -92,9 +99,31 @@ func (n *NetworkSpec) validate(p *problems) {
 	}
 }
 
-// prefixes parses ranges, one per family at most, within the given sizes of
-// prefix (IPv4; the same number of host bits holds for IPv6).
-func prefixes(p *problems, field string, cidrs []string, shortest, longest int) []netip.Prefix {
+// validateFamilies makes sure that both lists have the same families in the same order: Kubernetes takes
+// the first of each for the cluster's own.
+func (n *NetworkSpec) validateFamilies(p *problems, pods, services []netip.Prefix) {
+	if len(pods) != len(n.PodCIDRs) || len(services) != len(n.ServiceCIDRs) {
+		return // something else is wrong with them, and was said
+	}
+	same := slices.EqualFunc(pods, services, func(a, b netip.Prefix) bool { return a.Addr().Is4() == b.Addr().Is4() })
+	if !same {
+		p.add("spec.network.serviceCIDRs", "give a service range for each pod range, in the same order",
+			"%v do not have the address families of the pod ranges %v", services, pods)
+	}
+}
+
+// sizes are the shortest and the longest prefix of each family.
+type sizes struct{ shortest4, longest4, shortest6, longest6 int }
+
+func (s sizes) of(p netip.Prefix) (shortest, longest int) {
+	if p.Addr().Is4() {
+		return s.shortest4, s.longest4
+	}
+	return s.shortest6, s.longest6
+}
+
+// prefixes parses ranges, one per family at most, within the given sizes of prefix.
+func prefixes(p *problems, field string, cidrs []string, allowed sizes) []netip.Prefix {
 	var out []netip.Prefix
 	seen := map[bool]bool{}
 	for i, c := range cidrs {
@@ -104,16 +133,17 @@ func prefixes(p *problems, field string, cidrs []string, shortest, longest int) 
 		case err != nil:
 			p.add(at, `write a range such as "10.244.0.0/16"`, "%q is not an address range", c)
 			continue
+		case pre.Addr().Is4In6() || pre.Addr().Zone() != "":
+			p.add(at, `write a range such as "10.244.0.0/16"`, "%q is neither an IPv4 nor an IPv6 range", c)
+			continue
 		case pre != pre.Masked():
 			p.add(at, fmt.Sprintf("write %q", pre.Masked()), "%q has bits set beyond its prefix", c)
 			continue
 		case seen[pre.Addr().Is4()]:
 			p.add(at, "keep one range per address family", "a second range of the same family")
 			continue
-		case !pre.Addr().Is4():
-			p.add(at, "use an IPv4 range", "IPv6 ranges are not supported yet")
-			continue
-		case pre.Bits() < shortest || pre.Bits() > longest:
+		}
+		if shortest, longest := allowed.of(pre); pre.Bits() < shortest || pre.Bits() > longest {
 			p.add(at, fmt.Sprintf("choose a prefix between /%d and /%d", shortest, longest), "/%d is not usable here", pre.Bits())
 			continue
 		}

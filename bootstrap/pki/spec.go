@@ -52,6 +52,8 @@ type Spec struct {
 	Server   string
 	NodeName string
 	NodeIP   netip.Addr
+	// SecondIP is the node's address of the other family; not valid if there is none.
+	SecondIP netip.Addr
 	// ServiceIPs are the addresses of the kubernetes Service.
 	ServiceIPs []netip.Addr
 	// ClusterDomain is the DNS domain of Services.
@@ -119,7 +121,7 @@ func (s *Spec) builtin() []leafSpec {
 		{name: "front-proxy-client", commonName: paths.FrontProxyName, usage: client, frontProxy: true},
 		{
 			name: "kubelet-serving", commonName: "system:node:" + s.NodeName, groups: []string{"system:nodes"},
-			usage: serving, dns: []string{s.NodeName}, ips: toIPs([]netip.Addr{s.NodeIP}),
+			usage: serving, dns: []string{s.NodeName}, ips: toIPs(s.nodeIPs()),
 		},
 	}
 	for _, id := range s.builtinIdentities() {
@@ -151,7 +153,7 @@ func (s *Spec) apiServerNames() (dns []string, ips []net.IP) {
 			dns = append(dns, name)
 		}
 	}
-	addrs := append([]netip.Addr{s.NodeIP}, s.ServiceIPs...)
+	addrs := append(s.nodeIPs(), s.ServiceIPs...)
 	addrs = append(addrs, netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback())
 	add(s.NodeName)
 	for _, san := range s.ExtraSANs {
@@ -162,6 +164,13 @@ func (s *Spec) apiServerNames() (dns []string, ips []net.IP) {
 		}
 	}
 	return dns, toIPs(addrs)
+}
+
+func (s *Spec) nodeIPs() []netip.Addr {
+	if !s.SecondIP.IsValid() {
+		return []netip.Addr{s.NodeIP}
+	}
+	return []netip.Addr{s.NodeIP, s.SecondIP}
 }
 
 func toIPs(addrs []netip.Addr) []net.IP {

@@ -22,23 +22,26 @@ const (
 	// quietPercent was measured on an idle control plane: at 50 it took 7 MiB
 	// more, with no difference in CPU that could be told from noise.
 	quietPercent = 40
-	busyPercent  = 250
+	busyPercent  = 200
 	// Under load the heap may outgrow what is alive by this part of the machine's
 	// memory, and never by more than growthMax bytes.
 	growthPart = 16
-	growthMax  = 512 << 20
+	growthMax  = 256 << 20
 	// burst is how close two cycles are when there is load.
 	burst = 2 * time.Second
 	// settle is how long a busy process has no cycle until it counts as quiet.
 	settle = 15 * time.Second
 )
 
-// Pace sets the garbage collector of this process until ctx ends. It counts the
-// first moments as load, which the start of a process is. Nothing wakes it up
-// but the collector itself.
+// Pace sets the garbage collector of this process until ctx ends. Nothing wakes
+// it up but the collector itself.
+//
+// The start of a process is not counted as load: what is made then stays, and
+// would lie scattered among the garbage that a large heap lets pile up. No
+// collector that leaves objects where they are can give such memory back.
 func Pace(ctx context.Context) {
 	p := pacer{growth: growth(total()), live: live}
-	debug.SetGCPercent(p.start())
+	debug.SetGCPercent(quietPercent)
 	cycles := make(chan struct{}, 1)
 	go afterCycle(ctx, cycles)
 	timer := time.NewTimer(settle)
@@ -66,15 +69,11 @@ func Pace(ctx context.Context) {
 type pacer struct {
 	growth uint64        // bytes
 	live   func() uint64 // bytes alive after the last cycle
-	busy   bool
+	// started is set once the start is over.
+	started, busy bool
 	// before is when the last cycle was; zero ignores the next one's distance.
 	before  time.Time
 	percent int
-}
-
-func (p *pacer) start() int {
-	p.busy, p.percent = true, busyPercent
-	return p.percent
 }
 
 // cycle takes note of a cycle. A percent above 0 is the new setting; wait says
@@ -84,7 +83,7 @@ func (p *pacer) cycle(now time.Time) (percent int, wait bool) {
 	first := p.before.IsZero()
 	p.before = now
 	switch {
-	case first && !p.busy, !p.busy && gap > burst:
+	case !p.started, first && !p.busy, !p.busy && gap > burst:
 		return 0, false
 	case !p.busy:
 		p.busy = true
@@ -107,7 +106,7 @@ func (p *pacer) allowed() int {
 // rest says that the process is quiet. The cycle that giving memory back makes
 // says nothing about load.
 func (p *pacer) rest() int {
-	p.busy, p.before, p.percent = false, time.Time{}, quietPercent
+	p.started, p.busy, p.before, p.percent = true, false, time.Time{}, quietPercent
 	return p.percent
 }
 

@@ -9,18 +9,17 @@ import (
 const mib = 1 << 20
 
 func newPacer(total, live uint64) *pacer {
-	p := &pacer{growth: growth(total), live: func() uint64 { return live }}
-	p.start()
-	return p
+	return &pacer{growth: growth(total), live: func() uint64 { return live }}
 }
 
-func TestStartIsBusy(t *testing.T) {
+func TestStartIsNoLoad(t *testing.T) {
 	p := newPacer(24<<30, 100*mib)
-	if p.percent != busyPercent {
-		t.Errorf("a process starts at %d percent", p.percent)
-	}
-	if _, wait := p.cycle(time.Now()); !wait {
-		t.Error("a cycle while the process starts does not prolong the start")
+	now := time.Now()
+	for range 5 {
+		now = now.Add(100 * time.Millisecond)
+		if percent, wait := p.cycle(now); percent != 0 || wait {
+			t.Errorf("a cycle while the process starts: %d, %v", percent, wait)
+		}
 	}
 }
 
@@ -57,13 +56,16 @@ func TestGrowthIsBounded(t *testing.T) {
 		want        int
 	}{
 		{"a large machine", 24 << 30, 100 * mib, busyPercent},
-		{"a large heap", 24 << 30, 512 * mib, 100},
+		{"a large heap", 24 << 30, 256 * mib, 100},
 		{"a small machine", 2 << 30, 128 * mib, 100},
 		{"a machine that is nearly full", 1 << 30, 640 * mib, quietPercent},
 		{"an unknown machine", 0, 100 * mib, quietPercent},
 	} {
 		p := newPacer(c.total, c.live)
-		p.cycle(time.Now())
+		now := time.Now()
+		p.rest()
+		p.cycle(now)
+		p.cycle(now.Add(time.Second))
 		if p.percent != c.want {
 			t.Errorf("%s: %d percent, want %d", c.name, p.percent, c.want)
 		}

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"time"
 
@@ -16,10 +15,8 @@ import (
 
 func (s *Server) add(req request) (json.RawMessage, *types.Error) {
 	started := time.Now()
-	if len(req.ports) > 0 {
-		return nil, types.NewError(types.ErrInvalidNetworkConfig,
-			fmt.Sprintf("hostPort %d is not supported yet", req.ports[0].HostPort),
-			"use a Service of type NodePort, or hostNetwork")
+	if failure := checkPorts(req.ports); failure != nil {
+		return nil, failure
 	}
 	if _, err := os.Stat(req.netns); err != nil {
 		return nil, types.NewError(types.ErrInvalidNetNS, "the pod's network namespace cannot be opened", err.Error())
@@ -28,22 +25,25 @@ func (s *Server) add(req request) (json.RawMessage, *types.Error) {
 	if err := s.forget(req.Attachment); err != nil {
 		return nil, internal("remove an earlier attempt", err)
 	}
-	addr, err := s.pool.Allocate()
+	addrs, err := s.pools.Allocate()
 	if errors.Is(err, ipam.ErrExhausted) {
 		return nil, types.NewError(types.ErrTryAgainLater, err.Error(), "delete pods, or give the node a larger range")
 	}
 	if err != nil {
-		return nil, internal("allocate an address", err)
+		return nil, internal("allocate addresses", err)
 	}
-	rec := record{Attachment: req.Attachment, Pod: req.pod, Netns: req.netns, Addr: addr, Dev: devName(req.Attachment)}
+	rec := record{Attachment: req.Attachment, Pod: req.pod, Netns: req.netns, Addrs: addrs, Dev: devName(req.Attachment), Ports: req.ports}
 	if err := s.wire(rec); err != nil {
-		s.pool.Release(addr)
+		s.pools.Release(addrs)
 		if undo := s.forget(req.Attachment); undo != nil {
 			err = errors.Join(err, fmt.Errorf("and undoing it failed: %w", undo))
 		}
+		if errors.Is(err, ErrPortTaken) {
+			return nil, types.NewError(types.ErrTryAgainLater, err.Error(), "use another hostPort, or delete who has it")
+		}
 		return nil, internal("connect the pod", err)
 	}
-	s.cfg.Log.Info("pod connected", "pod", req.pod, "addr", addr, "dev", rec.Dev, "took", time.Since(started))
+	s.cfg.Log.Info("pod connected", "pod", req.pod, "addrs", addrs, "dev", rec.Dev, "took", time.Since(started))
 	return s.result(rec, req.cniVersion)
 }
 
@@ -53,14 +53,17 @@ func (s *Server) wire(rec record) error {
 	if err := s.records.put(rec); err != nil {
 		return err
 	}
-	dev, err := makeVeth(rec, s.cfg.MTU)
+	dev, err := makeVeth(rec, s.mtu)
 	if err != nil {
 		return err
 	}
-	if err := s.dataplane.Connect(dev, rec.Addr, podMAC(rec.Addr)); err != nil {
+	if err := s.dataplane.Connect(dev, rec.Addrs, rec.mac()); err != nil {
 		return err
 	}
-	return connect(dev, rec.Addr)
+	if err := s.openPorts(rec); err != nil {
+		return err
+	}
+	return connect(dev, rec)
 }
 
 func (s *Server) result(rec record, version string) (json.RawMessage, *types.Error) {
@@ -69,12 +72,13 @@ func (s *Server) result(rec record, version string) (json.RawMessage, *types.Err
 		CNIVersion: current.ImplementedSpecVersion,
 		Interfaces: []*current.Interface{
 			{Name: rec.Dev, Mac: hostMAC.String()},
-			{Name: rec.IfName, Mac: podMAC(rec.Addr).String(), Mtu: s.cfg.MTU, Sandbox: rec.Netns},
+			{Name: rec.IfName, Mac: rec.mac().String(), Mtu: s.mtu, Sandbox: rec.Netns},
 		},
-		IPs: []*current.IPConfig{{Interface: &podEnd, Address: *host(rec.Addr), Gateway: gateway.AsSlice()}},
-		Routes: []*types.Route{
-			{Dst: net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}, GW: gateway.AsSlice()},
-		},
+	}
+	for _, a := range rec.Addrs {
+		gw := gatewayFor(a).AsSlice()
+		full.IPs = append(full.IPs, &current.IPConfig{Interface: &podEnd, Address: *host(a), Gateway: gw})
+		full.Routes = append(full.Routes, &types.Route{Dst: *everywhere(a), GW: gw})
 	}
 	out, err := full.GetAsVersion(version)
 	if err != nil {

@@ -26,8 +26,10 @@ func (s *Server) check(req request) *types.Error {
 	if err != nil {
 		return internal("read maps", err)
 	}
-	if index, known := pods[rec.Addr]; !known || index != dev.Attrs().Index {
-		return internal("check", fmt.Errorf("address %s does not lead to %s; restart the agent", rec.Addr, rec.Dev))
+	for _, a := range rec.Addrs {
+		if index, known := pods[a]; !known || index != dev.Attrs().Index {
+			return internal("check", fmt.Errorf("address %s does not lead to %s; restart the agent", a, rec.Dev))
+		}
 	}
 	return nil
 }

@@ -39,17 +39,15 @@ func (s *Server) forget(a wire.Attachment) error {
 	if rec != nil {
 		gone = *rec
 	}
-	if err := errors.Join(s.dataplane.Disconnect(name, index, gone.Addr), removeDev(name)); err != nil {
+	if err := errors.Join(s.closePorts(gone), s.dataplane.Disconnect(name, index, gone.Addrs), removeDev(name)); err != nil {
 		return err
 	}
 	if err := s.records.remove(a); err != nil {
 		return err
 	}
-	if s.pool != nil && gone.Addr.IsValid() {
-		s.pool.Release(gone.Addr)
-	}
+	s.pools.Release(gone.Addrs)
 	if rec != nil {
-		s.cfg.Log.Info("pod disconnected", "pod", gone.Pod, "addr", gone.Addr, "dev", name)
+		s.cfg.Log.Info("pod disconnected", "pod", gone.Pod, "addrs", gone.Addrs, "dev", name)
 	}
 	return nil
 }

@@ -1,8 +1,9 @@
 // Package cni is the agent's side of the Container Network Interface (spec
 // 1.1): it connects pods to the node and forgets them again.
 //
-// A pod gets one end of a veth pair with a /32 address and a route by way of a
-// link-local gateway whose hardware address is fixed, so that no ARP is ever sent.
+// A pod gets one end of a veth pair with an address of each family of the node (/32 and /128) and
+// routes by way of link-local gateways whose hardware address is fixed, so that neither ARP
+// nor neighbour discovery is ever needed.
 // ADD answers when the pod's rows are in the maps and its programs attached: from
 // its first instruction the pod is under the dataplane's rules.
 //
@@ -15,7 +16,7 @@
 // The package must not know Services, the Kubernetes API or eBPF: it is handed a
 // [Dataplane].
 //
-// server.go speaks the protocol, request.go decodes and checks, add.go, del.go, check.go and
-// gc.go hold the verbs, veth.go the links, record.go the files, reconcile.go the start,
+// server.go speaks the protocol, request.go decodes and checks, hostport.go opens ports of the node, add.go, del.go, check.go and
+// gc.go hold the verbs, veth.go and mtu.go the links, record.go the files, reconcile.go the start,
 // conflist.go the runtime's configuration.
 package cni

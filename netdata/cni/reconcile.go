@@ -35,15 +35,18 @@ func (s *Server) Reconcile() error {
 		alive, err := s.revive(rec)
 		errs = append(errs, err)
 		if alive {
-			devs[rec.Dev], addrs[rec.Addr] = true, true
+			devs[rec.Dev] = true
+			for _, a := range rec.Addrs {
+				addrs[a] = true
+			}
 		}
 	}
-	errs = append(errs, s.removeStrayDevs(devs), s.removeStrayRows(addrs))
+	errs = append(errs, s.removeStrayDevs(devs), s.removeStrayRows(addrs), s.closeStrayPorts(addrs))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("bring pods' interfaces and maps into agreement: %w", err)
 	}
-	if len(addrs) > 0 {
-		s.cfg.Log.Info("pods taken over", "pods", len(addrs))
+	if len(devs) > 0 {
+		s.cfg.Log.Info("pods taken over", "pods", len(devs))
 	}
 	return nil
 }
@@ -58,10 +61,14 @@ func (s *Server) revive(rec record) (bool, error) {
 	if dev == nil {
 		return false, s.forget(rec.Attachment)
 	}
-	if err := s.dataplane.Connect(dev, rec.Addr, podMAC(rec.Addr)); err != nil {
+	if err := s.dataplane.Connect(dev, rec.Addrs, rec.mac()); err != nil {
 		return true, err
 	}
-	return true, connect(dev, rec.Addr)
+	if err := s.openPorts(rec); err != nil {
+		// Only after the maps were lost can a port have gone to another.
+		s.cfg.Log.Error("a pod lost its host ports", "pod", rec.Pod, "err", err)
+	}
+	return true, connect(dev, rec)
 }
 
 func (s *Server) removeStrayDevs(known map[string]bool) error {
@@ -76,7 +83,7 @@ func (s *Server) removeStrayDevs(known map[string]bool) error {
 			continue
 		}
 		s.cfg.Log.Info("removing a leftover interface", "dev", attrs.Name)
-		errs = append(errs, s.dataplane.Disconnect(attrs.Name, attrs.Index, netip.Addr{}), removeDev(attrs.Name))
+		errs = append(errs, s.dataplane.Disconnect(attrs.Name, attrs.Index, nil), removeDev(attrs.Name))
 	}
 	return errors.Join(errs...)
 }
@@ -96,7 +103,7 @@ func (s *Server) removeStrayRows(known map[netip.Addr]bool) error {
 	var errs []error
 	for addr, index := range pods {
 		if !known[addr] {
-			errs = append(errs, s.dataplane.Disconnect("", index, addr))
+			errs = append(errs, s.dataplane.Disconnect("", index, []netip.Addr{addr}))
 		}
 	}
 	return errors.Join(errs...)

@@ -17,11 +17,15 @@ import (
 // record is what must be remembered of an attachment.
 type record struct {
 	wire.Attachment
-	Pod   string     `json:"pod,omitempty"`
-	Netns string     `json:"netns"`
-	Addr  netip.Addr `json:"addr"`
+	Pod   string `json:"pod,omitempty"`
+	Netns string `json:"netns"`
+	// Addrs are the pod's addresses, one of each family of the node. The first is its IP,
+	// in the words of Kubernetes.
+	Addrs []netip.Addr `json:"addrs"`
 	// Dev is the host side of the veth pair.
 	Dev string `json:"dev"`
+	// Ports are those of the node that lead to the pod.
+	Ports []wire.PortMapping `json:"ports,omitempty"`
 }
 
 // records is a directory with one file per attachment.
@@ -58,6 +62,9 @@ func (r records) get(a wire.Attachment) (*record, error) {
 	var rec record
 	if err := json.Unmarshal(data, &rec); err != nil {
 		return nil, fmt.Errorf("decode %s: %w", r.path(a), err)
+	}
+	if len(rec.Addrs) == 0 {
+		return nil, fmt.Errorf("decode %s: it has no addresses", r.path(a))
 	}
 	return &rec, nil
 }

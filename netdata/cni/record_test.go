@@ -13,7 +13,7 @@ import (
 
 func TestRecordsSurvive(t *testing.T) {
 	r := records{dir: filepath.Join(t.TempDir(), "pods")}
-	a := record{Attachment: wire.Attachment{ContainerID: "a.b-c", IfName: "eth0"}, Pod: "x/y", Netns: "/n", Addr: netip.MustParseAddr("10.0.0.2"), Dev: "pod0"}
+	a := record{Attachment: wire.Attachment{ContainerID: "a.b-c", IfName: "eth0"}, Pod: "x/y", Netns: "/n", Addrs: []netip.Addr{netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("fd00::2")}, Dev: "pod0"}
 	if err := r.put(a); err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +41,7 @@ func TestRecordsSurvive(t *testing.T) {
 
 func TestDamagedRecordDoesNotHideTheOthers(t *testing.T) {
 	r := records{dir: t.TempDir()}
-	good := record{Attachment: wire.Attachment{ContainerID: "good", IfName: "eth0"}, Addr: netip.MustParseAddr("10.0.0.2")}
+	good := record{Attachment: wire.Attachment{ContainerID: "good", IfName: "eth0"}, Addrs: []netip.Addr{netip.MustParseAddr("10.0.0.2")}}
 	if err := r.put(good); err != nil {
 		t.Fatal(err)
 	}

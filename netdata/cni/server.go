@@ -25,9 +25,11 @@ import (
 type Dataplane interface {
 	// Connect puts the pod's rows into the maps and attaches the programs to
 	// the host side; also when that was done before, to replace what is there.
-	Connect(dev netlink.Link, addr netip.Addr, mac net.HardwareAddr) error
-	// Disconnect undoes it. The interface may be gone: then index is 0.
-	Disconnect(devName string, index int, addr netip.Addr) error
+	Connect(dev netlink.Link, addrs []netip.Addr, mac net.HardwareAddr) error
+	// Disconnect undoes it. The interface may be gone: then index is 0. Without
+	// addresses, they are those that the maps have for the interface.
+	Disconnect(devName string, index int, addrs []netip.Addr) error
+	HostPorts
 	// Pods are the addresses in the maps and their interfaces.
 	Pods() (map[netip.Addr]int, error)
 }
@@ -41,7 +43,7 @@ type Config struct {
 	Dir string
 	// ConfDir is where the container runtime looks for its network configuration.
 	ConfDir string
-	// MTU of the pods' interfaces, in bytes.
+	// MTU of the pods' interfaces, in bytes; see also [Server.SetMTU].
 	MTU int
 	Log *slog.Logger
 }
@@ -53,22 +55,23 @@ type Server struct {
 	records   records
 
 	// One request at a time: the kernel serialises changes to links anyway.
-	mu   sync.Mutex
-	pool *ipam.Pool
+	mu    sync.Mutex
+	pools ipam.Ranges
+	mtu   int
 }
 
 // New only stores its arguments.
 func New(cfg Config, dataplane Dataplane) *Server {
-	return &Server{cfg: cfg, dataplane: dataplane, records: records{dir: filepath.Join(cfg.Dir, "pods")}}
+	return &Server{cfg: cfg, dataplane: dataplane, records: records{dir: filepath.Join(cfg.Dir, "pods")}, mtu: cfg.MTU}
 }
 
 func (s *Server) deletedDir() string { return filepath.Join(s.cfg.Dir, "deleted") }
 
-// Serve hands out addresses of the given range and answers requests until ctx
+// Serve hands out addresses of the given ranges, one per family, and answers requests until ctx
 // ends. It calls ready when requests are answered and the runtime has been told so. Reconcile
 // must have succeeded before.
-func (s *Server) Serve(ctx context.Context, pods netip.Prefix, ready func()) error {
-	if err := s.openPool(pods); err != nil {
+func (s *Server) Serve(ctx context.Context, pods []netip.Prefix, ready func()) error {
+	if err := s.openPools(pods); err != nil {
 		return err
 	}
 	if err := os.Remove(s.cfg.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -110,8 +113,8 @@ func (s *Server) Serve(ctx context.Context, pods netip.Prefix, ready func()) err
 	return errors.Join(err, server.Shutdown(grace))
 }
 
-func (s *Server) openPool(pods netip.Prefix) error {
-	pool, err := ipam.New(pods)
+func (s *Server) openPools(pods []netip.Prefix) error {
+	pools, err := ipam.NewRanges(pods)
 	if err != nil {
 		return err
 	}
@@ -120,11 +123,11 @@ func (s *Server) openPool(pods netip.Prefix) error {
 		return err
 	}
 	for _, rec := range all {
-		pool.Claim(rec.Addr)
+		pools.Claim(rec.Addrs)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.pool = pool
+	s.pools = pools
 	return nil
 }
 

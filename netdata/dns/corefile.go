@@ -3,13 +3,14 @@ package dns
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
 // Config is what the server needs.
 type Config struct {
-	// Addr is the cluster DNS address.
-	Addr netip.Addr
+	// Addrs are the cluster DNS addresses, one of each family.
+	Addrs []netip.Addr
 	// Domain is the cluster domain, such as cluster.local.
 	Domain string
 	// Upstreams answer for all other names; without any they are refused.
@@ -30,8 +31,9 @@ const reverseZones = "in-addr.arpa ip6.arpa"
 func (c Config) corefile(full bool) string {
 	var b strings.Builder
 	upstreams := c.usableUpstreams()
+	bind := c.bind()
 	if full {
-		fmt.Fprintf(&b, ".:53 {\n\tbind %s\n\terrors\n", c.Addr)
+		fmt.Fprintf(&b, ".:53 {\n\tbind %s\n\terrors\n", bind)
 		fmt.Fprintf(&b, "\tkubernetes %s %s {\n\t\tkubeconfig %s\n\t\tpods insecure\n\t\tttl %d\n\t\tfallthrough %s\n\t\tstartup_timeout 1s\n\t}\n",
 			c.Domain, reverseZones, c.Kubeconfig, ttl, reverseZones)
 		c.forward(&b, upstreams)
@@ -39,11 +41,19 @@ func (c Config) corefile(full bool) string {
 		return b.String()
 	}
 	// A zone without a plugin that answers is refused.
-	fmt.Fprintf(&b, "%s:53 {\n\tbind %s\n\terrors\n}\n", c.Domain, c.Addr)
-	fmt.Fprintf(&b, ".:53 {\n\tbind %s\n\terrors\n", c.Addr)
+	fmt.Fprintf(&b, "%s:53 {\n\tbind %s\n\terrors\n}\n", c.Domain, bind)
+	fmt.Fprintf(&b, ".:53 {\n\tbind %s\n\terrors\n", bind)
 	c.forward(&b, upstreams)
 	b.WriteString("}\n")
 	return b.String()
+}
+
+func (c Config) bind() string {
+	var out []string
+	for _, a := range c.Addrs {
+		out = append(out, a.String())
+	}
+	return strings.Join(out, " ")
 }
 
 func (c Config) forward(b *strings.Builder, upstreams []string) {
@@ -59,7 +69,7 @@ func (c Config) forward(b *strings.Builder, upstreams []string) {
 func (c Config) usableUpstreams() []string {
 	var out []string
 	for _, u := range c.Upstreams {
-		if u.Addr().Unmap() != c.Addr {
+		if !slices.Contains(c.Addrs, u.Addr().Unmap()) {
 			out = append(out, u.String())
 		}
 	}

@@ -21,7 +21,7 @@ import (
 
 // Status is what an operator sees.
 type Status struct {
-	Addr netip.Addr `json:"addr"`
+	Addrs []netip.Addr `json:"addrs"`
 	// ClusterNames says that names of the cluster are served.
 	ClusterNames bool     `json:"clusterNames"`
 	Upstreams    []string `json:"upstreams,omitempty"`
@@ -39,7 +39,7 @@ type Server struct {
 
 // New only stores its arguments.
 func New(cfg Config, log *slog.Logger) *Server {
-	return &Server{cfg: cfg, log: log, status: Status{Addr: cfg.Addr, Upstreams: cfg.usableUpstreams()}}
+	return &Server{cfg: cfg, log: log, status: Status{Addrs: cfg.Addrs, Upstreams: cfg.usableUpstreams()}}
 }
 
 // Status returns a copy.
@@ -92,7 +92,7 @@ func (s *Server) input(full bool) caddy.Input {
 func (s *Server) start(full bool) (*caddy.Instance, error) {
 	instance, err := caddy.Start(s.input(full))
 	if err != nil {
-		return nil, fmt.Errorf("start DNS on %s: %w", s.cfg.Addr, err)
+		return nil, fmt.Errorf("start DNS on %s: %w", s.cfg.bind(), err)
 	}
 	return instance, nil
 }

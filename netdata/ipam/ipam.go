@@ -3,6 +3,7 @@ package ipam
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"sync"
 	"time"
@@ -26,15 +27,15 @@ type Pool struct {
 	last     netip.Addr
 }
 
-// New returns a pool of an IPv4 prefix of at least four addresses. The first
-// two and the last are never given out: network, the customary gateway, broadcast.
+// New returns a pool of a prefix of at least four addresses. The first two and the last are
+// never given out: network (or subnet router), the customary gateway, broadcast.
 func New(prefix netip.Prefix) (*Pool, error) {
 	return newPool(prefix, time.Now)
 }
 
 func newPool(prefix netip.Prefix, now func() time.Time) (*Pool, error) {
-	if !prefix.IsValid() || !prefix.Addr().Is4() || prefix.Bits() > 30 {
-		return nil, fmt.Errorf("pod range %s: need an IPv4 range of /30 or larger", prefix)
+	if !prefix.IsValid() || hostBits(prefix) < 2 {
+		return nil, fmt.Errorf("pod range %s: need a range of at least four addresses, such as a /24 or a /64", prefix)
 	}
 	prefix = prefix.Masked()
 	return &Pool{
@@ -61,14 +62,14 @@ func (p *Pool) InUse() int {
 func (p *Pool) Allocate() (netip.Addr, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now := p.now()
+	p.wake()
 	var oldest netip.Addr
-	for a, n := p.after(p.last), p.size(); n > 0; a, n = p.after(a), n-1 {
+	for a, n := p.after(p.last), p.tries(); n > 0; a, n = p.after(a), n-1 {
 		if p.used[a] {
 			continue
 		}
 		since, rests := p.released[a]
-		if !rests || now.Sub(since) >= Rest {
+		if !rests {
 			return p.take(a), nil
 		}
 		if !oldest.IsValid() || since.Before(p.released[oldest]) {
@@ -100,6 +101,7 @@ func (p *Pool) Release(a netip.Addr) {
 		return
 	}
 	delete(p.used, a)
+	p.wake()
 	if p.prefix.Contains(a) {
 		p.released[a] = p.now()
 	}
@@ -112,10 +114,26 @@ func (p *Pool) take(a netip.Addr) netip.Addr {
 	return a
 }
 
-// first and size describe what can be given out.
+// first is the first that can be given out.
 func (p *Pool) first() netip.Addr { return p.prefix.Addr().Next().Next() }
 
-func (p *Pool) size() int { return 1<<(32-p.prefix.Bits()) - 3 }
+// tries is how many addresses in turn hold a free one if there is any: of a large range, no
+// more need be looked at than are in use or rest.
+func (p *Pool) tries() int {
+	known := len(p.used) + len(p.released) + 1
+	if bits := hostBits(p.prefix); bits < 30 {
+		return min(known, 1<<bits-3)
+	}
+	return known
+}
+
+// wake forgets about addresses that have rested.
+func (p *Pool) wake() {
+	now := p.now()
+	maps.DeleteFunc(p.released, func(_ netip.Addr, since time.Time) bool { return now.Sub(since) >= Rest })
+}
+
+func hostBits(p netip.Prefix) int { return p.Addr().BitLen() - p.Bits() }
 
 func (p *Pool) after(a netip.Addr) netip.Addr {
 	next := a.Next()

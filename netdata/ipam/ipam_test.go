@@ -88,12 +88,57 @@ func TestClaimedAddressIsNotGivenOut(t *testing.T) {
 }
 
 func TestUselessRangesAreRefused(t *testing.T) {
-	for _, s := range []string{"10.1.0.0/31", "10.1.0.0/32", "fd00::/64"} {
+	for _, s := range []string{"10.1.0.0/31", "10.1.0.0/32", "fd00::/127", "fd00::/128"} {
 		if _, err := New(netip.MustParsePrefix(s)); err == nil {
 			t.Errorf("%s was accepted", s)
 		}
 	}
 	if _, err := New(netip.Prefix{}); err == nil {
 		t.Error("an invalid range was accepted")
+	}
+}
+
+func TestLargeRange(t *testing.T) {
+	p, c := pool(t, "fd00:1::/64")
+	for _, want := range []string{"fd00:1::2", "fd00:1::3", "fd00:1::4"} {
+		if got := allocate(t, p); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	// Pods come and go for days: what has rested is forgotten, and the next in turn is used.
+	for range 10_000 {
+		a := netip.MustParseAddr(allocate(t, p))
+		p.Release(a)
+		c.t = c.t.Add(Rest)
+	}
+	if n := len(p.released); n > 1 {
+		t.Errorf("%d released addresses are remembered", n)
+	}
+	if got := allocate(t, p); got != "fd00:1::2715" {
+		t.Errorf("got %s, want the next in turn, fd00:1::2715", got)
+	}
+}
+
+func TestBothFamiliesOrNone(t *testing.T) {
+	r, err := NewRanges([]netip.Prefix{netip.MustParsePrefix("10.1.0.0/30"), netip.MustParsePrefix("fd00:1::/64")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := r.Allocate()
+	if err != nil || len(got) != 2 || got[0].String() != "10.1.0.2" || got[1].String() != "fd00:1::2" {
+		t.Fatalf("got %v, %v", got, err)
+	}
+	if _, err := r.Allocate(); !errors.Is(err, ErrExhausted) {
+		t.Errorf("one range is full: got %v", err)
+	}
+	r.Release(got)
+	for _, p := range r {
+		if n := p.InUse(); n != 0 {
+			t.Errorf("%s: %d in use", p.Prefix(), n)
+		}
+	}
+	r.Claim(got)
+	if _, err := r.Allocate(); !errors.Is(err, ErrExhausted) {
+		t.Errorf("a claimed address was given out: %v", err)
 	}
 }

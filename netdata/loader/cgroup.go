@@ -10,6 +10,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+
+	"github.com/bothy-os/bothy/netdata/maps"
 )
 
 type socketHook struct {
@@ -18,20 +20,36 @@ type socketHook struct {
 	prog *ebpf.Program
 }
 
+// socketHooks are those of all families. Answers are translated before questions are, so
+// that no process sees a backend's address. Two programs share a hook for IPv6 sockets: one is for
+// IPv4-mapped addresses, the other leaves these alone.
 func (d *Dataplane) socketHooks() []socketHook {
-	// Answers are translated before questions are, so that no process sees a
-	// backend's address.
-	return []socketHook{
-		{"recvmsg4", ebpf.AttachCGroupUDP4Recvmsg, d.objs.SockRecvmsg},
-		{"recvmsg6", ebpf.AttachCGroupUDP6Recvmsg, d.objs.MappedRecvmsg},
-		{"getpeername4", ebpf.AttachCgroupInet4GetPeername, d.objs.SockPeername},
-		{"getpeername6", ebpf.AttachCgroupInet6GetPeername, d.objs.MappedPeername},
-		{"sendmsg4", ebpf.AttachCGroupUDP4Sendmsg, d.objs.SockSendmsg},
-		{"sendmsg6", ebpf.AttachCGroupUDP6Sendmsg, d.objs.MappedSendmsg},
-		{"connect4", ebpf.AttachCGroupInet4Connect, d.objs.SockConnect},
-		{"connect6", ebpf.AttachCGroupInet6Connect, d.objs.MappedConnect},
+	var hooks []socketHook
+	if p := d.programs[maps.IPv4]; p != nil {
+		hooks = append(hooks,
+			socketHook{"recvmsg4", ebpf.AttachCGroupUDP4Recvmsg, p.SockRecvmsg},
+			socketHook{"recvmsg6", ebpf.AttachCGroupUDP6Recvmsg, p.mapped.Recvmsg},
+			socketHook{"getpeername4", ebpf.AttachCgroupInet4GetPeername, p.SockPeername},
+			socketHook{"getpeername6", ebpf.AttachCgroupInet6GetPeername, p.mapped.Peername},
+			socketHook{"sendmsg4", ebpf.AttachCGroupUDP4Sendmsg, p.SockSendmsg},
+			socketHook{"sendmsg6", ebpf.AttachCGroupUDP6Sendmsg, p.mapped.Sendmsg},
+			socketHook{"connect4", ebpf.AttachCGroupInet4Connect, p.SockConnect},
+			socketHook{"connect6", ebpf.AttachCGroupInet6Connect, p.mapped.Connect},
+		)
 	}
+	if p := d.programs[maps.IPv6]; p != nil {
+		hooks = append(hooks,
+			socketHook{"recvmsg6" + nativeSix, ebpf.AttachCGroupUDP6Recvmsg, p.SockRecvmsg},
+			socketHook{"getpeername6" + nativeSix, ebpf.AttachCgroupInet6GetPeername, p.SockPeername},
+			socketHook{"sendmsg6" + nativeSix, ebpf.AttachCGroupUDP6Sendmsg, p.SockSendmsg},
+			socketHook{"connect6" + nativeSix, ebpf.AttachCGroupInet6Connect, p.SockConnect},
+		)
+	}
+	return hooks
 }
+
+// nativeSix ends the names of the pins of programs for IPv6.
+const nativeSix = "-ipv6"
 
 // AttachSockets attaches the socket programs to a cgroup2 directory: processes in it
 // and below reach Services by connect and sendmsg, as far as they are in the

@@ -43,5 +43,5 @@ func Cleanup(dir string) error {
 
 // DetachFilters removes the filters of the cls_bpf back end from an interface.
 func DetachFilters(dev string) error {
-	return errors.Join(filterBackend{}.detach(dev, ingress), filterBackend{}.detach(dev, egress))
+	return detach(filterBackend{}, dev)
 }

@@ -7,6 +7,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
+
+	"github.com/bothy-os/bothy/netdata/maps"
 )
 
 // direction is which way a packet passes an interface.
@@ -17,14 +19,26 @@ const (
 	egress  direction = "egress"
 )
 
+// hook is a place of an interface for a program. Each family has its own: a program
+// leaves packets of the other to whoever comes next.
+type hook struct {
+	dir    direction
+	family maps.Family
+}
+
+func (h hook) String() string { return string(h.dir) + " (" + h.family.String() + ")" }
+
+// allFamilies is for detaching: a node may have lost a family since it attached.
+var allFamilies = []maps.Family{maps.IPv4, maps.IPv6}
+
 // deviceBackend is one way of attaching programs to interfaces.
 type deviceBackend interface {
 	name() string
-	// attach makes prog the program of that hook: it replaces an earlier one
-	// atomically, or adds it.
-	attach(dev netlink.Link, dir direction, prog *ebpf.Program) error
+	// attach makes prog the program of a family at that hook: it replaces an earlier
+	// one atomically, or adds it.
+	attach(dev netlink.Link, at hook, prog *ebpf.Program) error
 	// detach removes it. An interface or hook that is gone is no error.
-	detach(devName string, dir direction) error
+	detach(devName string, at hook) error
 }
 
 func chooseBackend(linkDir string, forceFilter bool) (deviceBackend, error) {
@@ -52,16 +66,11 @@ func haveTCX() bool {
 // AttachPod attaches the programs of a pod's veth, given its host side. Incoming
 // traffic of the pod is covered first.
 func (d *Dataplane) AttachPod(dev netlink.Link) error {
-	if err := d.devices.attach(dev, egress, d.objs.ToPod); err != nil {
-		return err
-	}
-	return d.devices.attach(dev, ingress, d.objs.FromPod)
+	return d.attach(dev, func(p *programs) (in, out *ebpf.Program) { return p.FromPod, p.ToPod })
 }
 
 // DetachPod removes what AttachPod did; the interface may be gone already.
-func (d *Dataplane) DetachPod(devName string) error {
-	return errors.Join(d.devices.detach(devName, ingress), d.devices.detach(devName, egress))
-}
+func (d *Dataplane) DetachPod(devName string) error { return detach(d.devices, devName) }
 
 // AttachUplink attaches the programs of the node's uplink.
 func (d *Dataplane) AttachUplink(name string) error {
@@ -69,8 +78,31 @@ func (d *Dataplane) AttachUplink(name string) error {
 	if err != nil {
 		return fmt.Errorf("find uplink %q: %w", name, err)
 	}
-	if err := d.devices.attach(dev, egress, d.objs.ToExt); err != nil {
-		return err
+	return d.attach(dev, func(p *programs) (in, out *ebpf.Program) { return p.FromExt, p.ToExt })
+}
+
+// attach attaches a pair of programs of each family, egress first.
+func (d *Dataplane) attach(dev netlink.Link, pair func(*programs) (in, out *ebpf.Program)) error {
+	for _, family := range allFamilies {
+		p := d.programs[family]
+		if p == nil {
+			continue
+		}
+		in, out := pair(p)
+		if err := d.devices.attach(dev, hook{egress, family}, out); err != nil {
+			return err
+		}
+		if err := d.devices.attach(dev, hook{ingress, family}, in); err != nil {
+			return err
+		}
 	}
-	return d.devices.attach(dev, ingress, d.objs.FromExt)
+	return nil
+}
+
+func detach(from deviceBackend, devName string) error {
+	var errs []error
+	for _, family := range allFamilies {
+		errs = append(errs, from.detach(devName, hook{ingress, family}), from.detach(devName, hook{egress, family}))
+	}
+	return errors.Join(errs...)
 }

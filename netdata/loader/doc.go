@@ -14,6 +14,10 @@
 //
 // The package must not know what a pod, a Service or a CNI request is.
 //
-// load.go: configuration and verification; device.go: attaching to interfaces, with
+// Every address family of the node has its own programs, maps and attachments, and leaves the packets of
+// the other alone.
+//
+// load.go: reading and opening; constants.go: what the programs are told; programs.go:
+// verification; device.go: attaching to interfaces, with
 // tcx.go and filter.go; cgroup.go: attaching to sockets; cleanup.go: removing it all.
 package loader

@@ -13,16 +13,16 @@ import (
 // before 6.6. A filter holds its program itself and needs no pin.
 type filterBackend struct{}
 
-// One fixed handle and priority make FilterReplace an atomic replacement.
+// One fixed handle and priority for each family make FilterReplace an atomic replacement.
 const (
 	filterName     = "bothy"
 	filterHandle   = 1
-	filterPriority = 1
+	filterPriority = 1 // of IPv4; IPv6 has the next one
 )
 
 func (filterBackend) name() string { return "cls_bpf" }
 
-func (filterBackend) attach(dev netlink.Link, dir direction, prog *ebpf.Program) error {
+func (filterBackend) attach(dev netlink.Link, at hook, prog *ebpf.Program) error {
 	name, index := dev.Attrs().Name, dev.Attrs().Index
 	qdisc := &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
 		LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
@@ -31,18 +31,18 @@ func (filterBackend) attach(dev netlink.Link, dir direction, prog *ebpf.Program)
 		return fmt.Errorf("add clsact qdisc to %s: %w", name, err)
 	}
 	filter := &netlink.BpfFilter{
-		FilterAttrs:  filterAttrs(index, dir),
+		FilterAttrs:  filterAttrs(index, at),
 		Fd:           prog.FD(),
 		Name:         filterName,
 		DirectAction: true,
 	}
 	if err := netlink.FilterReplace(filter); err != nil {
-		return fmt.Errorf("attach to %s of %s: %w", dir, name, err)
+		return fmt.Errorf("attach to %s of %s: %w", at, name, err)
 	}
 	return nil
 }
 
-func (filterBackend) detach(devName string, dir direction) error {
+func (filterBackend) detach(devName string, at hook) error {
 	dev, err := netlink.LinkByName(devName)
 	if errors.As(err, &netlink.LinkNotFoundError{}) {
 		return nil
@@ -50,20 +50,20 @@ func (filterBackend) detach(devName string, dir direction) error {
 	if err != nil {
 		return fmt.Errorf("find %s: %w", devName, err)
 	}
-	err = netlink.FilterDel(&netlink.BpfFilter{FilterAttrs: filterAttrs(dev.Attrs().Index, dir)})
+	err = netlink.FilterDel(&netlink.BpfFilter{FilterAttrs: filterAttrs(dev.Attrs().Index, at)})
 	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
-		return fmt.Errorf("detach from %s of %s: %w", dir, devName, err)
+		return fmt.Errorf("detach from %s of %s: %w", at, devName, err)
 	}
 	return nil
 }
 
-func filterAttrs(index int, dir direction) netlink.FilterAttrs {
+func filterAttrs(index int, at hook) netlink.FilterAttrs {
 	parent := uint32(netlink.HANDLE_MIN_INGRESS)
-	if dir == egress {
+	if at.dir == egress {
 		parent = netlink.HANDLE_MIN_EGRESS
 	}
 	return netlink.FilterAttrs{
 		LinkIndex: index, Parent: parent, Handle: filterHandle,
-		Priority: filterPriority, Protocol: unix.ETH_P_ALL,
+		Priority: filterPriority + uint16(at.family), Protocol: unix.ETH_P_ALL,
 	}
 }

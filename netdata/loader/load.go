@@ -7,9 +7,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
+	"sync"
 
-	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 
@@ -17,10 +16,14 @@ import (
 	"github.com/bothy-os/bothy/netdata/maps"
 )
 
-// Hairpin is the source address a pod sees when it reaches itself through a
-// Service. It is the pods' gateway, so that they have a route to it, and link-local,
-// so that it can collide with nothing.
-var Hairpin = netip.MustParseAddr("169.254.1.1")
+// Hairpin4 and Hairpin6 are the source addresses a pod sees when it reaches itself through
+// a Service. Both can collide with nothing: one is the pods' gateway, the other in
+// the prefix that RFC 6666 has routers discard. A link-local one would do for IPv6 as well, but
+// makes a process that calls back say by which interface.
+var (
+	Hairpin4 = netip.MustParseAddr("169.254.1.1")
+	Hairpin6 = netip.MustParseAddr("100::1")
+)
 
 // The source ports of masqueraded connections. They lie outside the range from which
 // the node's own sockets take theirs (see the sysctls of the netdata package), so that
@@ -30,18 +33,27 @@ const (
 	SNATPortMax = 65535
 )
 
+// The second family of a node is there for the few peers that have nothing else, so
+// its preallocated maps are smaller.
+const (
+	secondFlows = 4       // as a fraction: a quarter
+	secondSlots = 1 << 16 // a quarter of the default
+)
+
 // Config is what the programs must know in advance.
 type Config struct {
 	// Dir is a directory on a bpffs. Maps and links are pinned below it.
 	Dir string
-	// NodeIP is the node's address on its uplink.
-	NodeIP netip.Addr
-	// ServiceCIDR is the range of cluster IPs.
-	ServiceCIDR netip.Prefix
-	// PodCIDR is the range of all pods of the cluster: they see each other's addresses.
-	PodCIDR netip.Prefix
-	// ClusterDNS is served by the node itself and never balanced.
-	ClusterDNS netip.Addr
+	// NodeIPs are the node's addresses on its uplink, at most one per family. Programs are
+	// loaded for these families; the first is the one most is expected of.
+	NodeIPs []netip.Addr
+	// ServiceCIDRs are the ranges of cluster IPs, at most one per family.
+	ServiceCIDRs []netip.Prefix
+	// PodCIDRs are the ranges of all pods of the cluster, at most one per family: pods see each
+	// other's addresses.
+	PodCIDRs []netip.Prefix
+	// ClusterDNS are served by the node itself and never balanced.
+	ClusterDNS []netip.Addr
 	// Sizes are the capacities of maps that do not exist yet.
 	Sizes maps.Sizes
 	// ForceFilter uses cls_bpf filters even where the kernel has tcx.
@@ -52,10 +64,11 @@ type Config struct {
 type Dataplane struct {
 	Tables *maps.Tables
 
-	dir     string
-	objs    bpf.IPv4Programs
-	devices deviceBackend
-	log     *slog.Logger
+	dir string
+	// programs are those of each family of the node.
+	programs map[maps.Family]*programs
+	devices  deviceBackend
+	log      *slog.Logger
 }
 
 // Load opens or creates the maps and verifies the programs. Nothing is attached
@@ -66,24 +79,17 @@ func Load(cfg Config, log *slog.Logger) (*Dataplane, error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		log.Debug("memlock limit left as it is", "err", err)
 	}
-	spec, err := bpf.LoadIPv4()
-	if err != nil {
-		return nil, fmt.Errorf("read embedded programs: %w", err)
-	}
-	cookie, err := netnsCookie()
+	sets, err := cfg.sets()
 	if err != nil {
 		return nil, err
 	}
-	if err := spec.Variables["cfg"].Set(cfg.constants(cookie)); err != nil {
-		return nil, fmt.Errorf("configure programs: %w", err)
-	}
-	tables, err := maps.Open(filepath.Join(cfg.Dir, "maps"), spec, cfg.Sizes)
+	tables, err := maps.Open(filepath.Join(cfg.Dir, "maps"), sets)
 	if err != nil {
 		return nil, err
 	}
 	d := &Dataplane{Tables: tables, dir: cfg.Dir, log: log}
-	if err := d.verify(spec); err != nil {
-		tables.Close()
+	if err := d.verify(sets); err != nil {
+		d.Close()
 		return nil, err
 	}
 	if d.devices, err = chooseBackend(filepath.Join(cfg.Dir, "links"), cfg.ForceFilter); err != nil {
@@ -93,38 +99,49 @@ func Load(cfg Config, log *slog.Logger) (*Dataplane, error) {
 	return d, nil
 }
 
-func (c Config) constants(cookie uint64) bpf.IPv4NodeConfig {
-	var out bpf.IPv4NodeConfig
-	out.NetnsCookie = cookie
-	out.Node.Word[0] = maps.Word(c.NodeIP)
-	out.Dns.Word[0] = maps.Word(c.ClusterDNS)
-	out.ServiceNet.Word[0], out.ServiceMask.Word[0] = netAndMask(c.ServiceCIDR)
-	out.PodNet.Word[0], out.PodMask.Word[0] = netAndMask(c.PodCIDR)
-	out.Hairpin.Word[0] = maps.Word(Hairpin)
-	out.SnatMin, out.SnatMax = SNATPortMin, SNATPortMax
-	return out
-}
-
-// netAndMask of no range at all is one that holds no address of a packet.
-func netAndMask(p netip.Prefix) (network, mask uint32) {
-	if !p.IsValid() {
-		return 0, ^uint32(0)
-	}
-	m, _ := netip.MustParseAddr("255.255.255.255").Prefix(p.Bits())
-	return maps.Word(p.Masked().Addr()), maps.Word(m.Addr())
-}
-
-func (d *Dataplane) verify(spec *ebpf.CollectionSpec) error {
-	opts := &ebpf.CollectionOptions{MapReplacements: d.Tables.Replacements()}
-	err := spec.LoadAndAssign(&d.objs, opts)
-	var verifier *ebpf.VerifierError
-	if errors.As(err, &verifier) {
-		return fmt.Errorf("the kernel's verifier refused a program; please report this with `uname -r`: %w\n\t%s", err, strings.Join(verifier.Log, "\n\t"))
-	}
+// sets reads the embedded programs of every family of the node and tells them what
+// they must know.
+func (c Config) sets() (map[maps.Family]maps.Set, error) {
+	cookie, err := netnsCookie()
 	if err != nil {
-		return fmt.Errorf("load programs (needs CAP_BPF and CAP_NET_ADMIN, kernel 6.1 or newer): %w", err)
+		return nil, err
 	}
-	return nil
+	out := map[maps.Family]maps.Set{}
+	for i, ip := range c.NodeIPs {
+		family := maps.FamilyOf(ip)
+		read, write := bpf.LoadIPv4, configure[maps.Addr4]
+		if family == maps.IPv6 {
+			read, write = bpf.LoadIPv6, configure[maps.Addr6]
+		}
+		spec, err := read()
+		if err != nil {
+			return nil, fmt.Errorf("read embedded programs: %w", err)
+		}
+		if err := write(spec.Variables["cfg"], c, ip, cookie); err != nil {
+			return nil, fmt.Errorf("configure programs for %s: %w", family, err)
+		}
+		sizes := c.Sizes
+		if i > 0 {
+			sizes.Flows, sizes.Slots = sizes.Flows/secondFlows, secondSlots
+		}
+		out[family] = maps.Set{Spec: spec, Sizes: sizes}
+	}
+	return out, nil
+}
+
+// verify has the kernel check the programs of all families, at the same time: it is the longest
+// step of a start.
+func (d *Dataplane) verify(sets map[maps.Family]maps.Set) error {
+	d.programs = map[maps.Family]*programs{}
+	var wait sync.WaitGroup
+	var errs [2]error
+	for family, set := range sets {
+		p := &programs{}
+		d.programs[family] = p
+		wait.Go(func() { errs[family] = p.load(set.Spec, d.Tables.Replacements(family)) })
+	}
+	wait.Wait()
+	return errors.Join(errs[:]...)
 }
 
 // Backend is how programs are attached to interfaces: "tcx" or "cls_bpf".
@@ -137,7 +154,9 @@ func (d *Dataplane) Commit() error { return d.Tables.Commit() }
 // Close gives up the agent's hold on programs and maps. What is attached stays
 // attached.
 func (d *Dataplane) Close() {
-	d.objs.Close()
+	for _, p := range d.programs {
+		p.close()
+	}
 	d.Tables.Close()
 }
 

@@ -14,7 +14,6 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
-	"github.com/bothy-os/bothy/netdata/bpf"
 	"github.com/bothy-os/bothy/netdata/maps"
 )
 
@@ -29,7 +28,8 @@ const (
 // packets without any interface.
 type bench struct {
 	*Dataplane
-	t testing.TB
+	t    testing.TB
+	objs *programs // of the family under test
 }
 
 const (
@@ -37,6 +37,11 @@ const (
 	podB = "10.244.1.3"
 	node = "192.168.50.1"
 	far  = "192.0.2.7"
+
+	podA6 = "fd00:1::2"
+	podB6 = "fd00:1::3"
+	node6 = "fd00:50::1"
+	far6  = "2001:db8::7"
 )
 
 func load(t testing.TB) *bench {
@@ -54,23 +59,25 @@ func load(t testing.TB) *bench {
 		}
 	})
 	d, err := Load(Config{
-		Dir:         filepath.Join(dir, "test"),
-		NodeIP:      netip.MustParseAddr(node),
-		ServiceCIDR: netip.MustParsePrefix("10.96.0.0/16"),
-		PodCIDR:     netip.MustParsePrefix("10.244.0.0/16"),
-		ClusterDNS:  netip.MustParseAddr("10.96.0.10"),
-		Sizes:       maps.Sizes{Flows: 1024},
+		Dir:          filepath.Join(dir, "test"),
+		NodeIPs:      []netip.Addr{netip.MustParseAddr(node), netip.MustParseAddr(node6)},
+		ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("fd00:96::/112")},
+		PodCIDRs:     []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:244::/48")},
+		ClusterDNS:   []netip.Addr{netip.MustParseAddr("10.96.0.10"), netip.MustParseAddr("fd00:96::a")},
+		Sizes:        maps.Sizes{Flows: 1024},
 	}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(d.Close)
-	b := &bench{d, t}
+	b := &bench{d, t, d.programs[maps.IPv4]}
 	// Test runs happen on interface 1, so pod A lives there.
-	for i, a := range []string{podA, podB} {
-		b.must(d.Tables.PutEndpoint(maps.Endpoint{
-			Addr: netip.MustParseAddr(a), Ifindex: 1 + i, MAC: net.HardwareAddr{2, 11, 0, 0, 0, byte(i)},
-		}))
+	for i, addrs := range [][]string{{podA, podA6}, {podB, podB6}} {
+		for _, a := range addrs {
+			b.must(d.Tables.PutEndpoint(maps.Endpoint{
+				Addr: netip.MustParseAddr(a), Ifindex: 1 + i, MAC: net.HardwareAddr{2, 11, 0, 0, 0, byte(i)},
+			}))
+		}
 	}
 	return b
 }
@@ -116,6 +123,9 @@ func (b *bench) run(prog *ebpf.Program, frame []byte) (uint32, []byte) {
 func (b *bench) asPod(p packet) (uint32, []byte) {
 	b.t.Helper()
 	a := netip.MustParseAddr(podA)
+	if p.src.Addr().Is6() {
+		a = netip.MustParseAddr(podA6)
+	}
 	if p.src.Addr() != a {
 		eps, err := b.Tables.Endpoints()
 		b.must(err)
@@ -154,21 +164,6 @@ func want(t *testing.T, verdict, wantVerdict uint32, frame []byte, src, dst stri
 		t.Errorf("destination is %s, want %s", p.dst, dst)
 	}
 	return p
-}
-
-func TestIPv6ProgramsLoad(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root to load eBPF programs")
-	}
-	spec, err := bpf.LoadIPv6()
-	if err != nil {
-		t.Fatal(err)
-	}
-	coll, err := ebpf.NewCollection(spec)
-	if err != nil {
-		t.Fatalf("%+v", err)
-	}
-	coll.Close()
 }
 
 func TestPodToPod(t *testing.T) {
@@ -294,8 +289,8 @@ func TestHairpin(t *testing.T) {
 	b := load(t)
 	b.service("10.96.0.20:80", maps.TCP, 0, 0, podA+":8080")
 	verdict, out := b.asPod(tcp(podA+":1000", "10.96.0.20:80", flagSYN))
-	want(t, verdict, redirect, out, Hairpin.String()+":1000", podA+":8080")
-	verdict, out = b.asPod(tcp(podA+":8080", Hairpin.String()+":1000", flagSYN|flagACK))
+	want(t, verdict, redirect, out, Hairpin4.String()+":1000", podA+":8080")
+	verdict, out = b.asPod(tcp(podA+":8080", Hairpin4.String()+":1000", flagSYN|flagACK))
 	want(t, verdict, redirect, out, "10.96.0.20:80", podA+":1000")
 }
 

@@ -10,6 +10,8 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
+
+	"github.com/bothy-os/bothy/netdata/maps"
 )
 
 // tcxBackend attaches by links, which are pinned so that they outlive the
@@ -20,28 +22,32 @@ type tcxBackend struct {
 
 func (tcxBackend) name() string { return "tcx" }
 
-func (b tcxBackend) pin(dev string, dir direction) string {
-	return filepath.Join(b.dir, dev+"-"+string(dir))
+func (b tcxBackend) pin(dev string, at hook) string {
+	name := dev + "-" + string(at.dir)
+	if at.family == maps.IPv6 {
+		name += nativeSix
+	}
+	return filepath.Join(b.dir, name)
 }
 
-func (b tcxBackend) attach(dev netlink.Link, dir direction, prog *ebpf.Program) error {
+func (b tcxBackend) attach(dev netlink.Link, at hook, prog *ebpf.Program) error {
 	name, index := dev.Attrs().Name, dev.Attrs().Index
-	pin := b.pin(name, dir)
+	pin := b.pin(name, at)
 	done, err := b.update(pin, index, prog)
 	if err != nil || done {
 		return err
 	}
-	at := ebpf.AttachTCXIngress
-	if dir == egress {
-		at = ebpf.AttachTCXEgress
+	kind := ebpf.AttachTCXIngress
+	if at.dir == egress {
+		kind = ebpf.AttachTCXEgress
 	}
-	l, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: prog, Attach: at})
+	l, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: prog, Attach: kind})
 	if err != nil {
-		return fmt.Errorf("attach to %s of %s: %w", dir, name, err)
+		return fmt.Errorf("attach to %s of %s: %w", at, name, err)
 	}
 	defer l.Close()
 	if err := l.Pin(pin); err != nil {
-		return fmt.Errorf("pin link of %s (%s): %w", name, dir, err)
+		return fmt.Errorf("pin link of %s, %s: %w", name, at, err)
 	}
 	return nil
 }
@@ -69,8 +75,8 @@ func (b tcxBackend) update(pin string, index int, prog *ebpf.Program) (bool, err
 	return false, nil
 }
 
-func (b tcxBackend) detach(dev string, dir direction) error {
-	return unpin(b.pin(dev, dir))
+func (b tcxBackend) detach(dev string, at hook) error {
+	return unpin(b.pin(dev, at))
 }
 
 // unpin drops a pinned link and with it, being the last reference, the

@@ -1,24 +1,18 @@
 package maps
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-
-	"github.com/cilium/ebpf"
 
 	"github.com/bothy-os/bothy/netdata/bpf"
 )
 
 // SetNodeAddrs makes the given addresses the ones on which node ports and host ports are
-// served, beside the one the programs were loaded with.
+// served, beside those the programs were loaded with. Those of a family that the node does not
+// have are left alone.
 func (t *Tables) SetNodeAddrs(addrs []netip.Addr) error {
-	var rows []addrRow
-	for _, a := range addrs {
-		rows = append(rows, addrRow{a, uint32(1)})
-	}
-	if err := replaceAddrs[uint32](t.byID["node_addrs"], rows); err != nil {
+	if err := setAddrs(t, "node_addrs", addrs, uint32(1)); err != nil {
 		return fmt.Errorf("write the node's addresses: %w", err)
 	}
 	return nil
@@ -29,40 +23,27 @@ func (t *Tables) SetNodeAddrs(addrs []netip.Addr) error {
 func (t *Tables) SetAnnounced(addrs []netip.Addr, mac net.HardwareAddr) error {
 	value := bpf.IPv4Announcement{}
 	copy(value.Mac[:], mac)
-	var rows []addrRow
-	for _, a := range addrs {
-		rows = append(rows, addrRow{a, value})
-	}
-	if err := replaceAddrs[bpf.IPv4Announcement](t.byID["announced"], rows); err != nil {
+	if err := setAddrs(t, "announced", addrs, value); err != nil {
 		return fmt.Errorf("write announced addresses: %w", err)
 	}
 	return nil
 }
 
-type addrRow struct {
-	addr  netip.Addr
-	value any
+func setAddrs[V comparable](t *Tables, name string, addrs []netip.Addr, value V) error {
+	return t.each(func(f *family) error {
+		if f.family == IPv6 {
+			return replace(f.byID[name], addrRows[Addr6](f, addrs, value))
+		}
+		return replace(f.byID[name], addrRows[Addr4](f, addrs, value))
+	})
 }
 
-// replaceAddrs adds what is missing before it removes what is too much.
-func replaceAddrs[V any](m *ebpf.Map, rows []addrRow) error {
-	stale := map[bpf.IPv4Addr]bool{}
-	var key bpf.IPv4Addr
-	var value V
-	it := m.Iterate()
-	for it.Next(&key, &value) {
-		stale[key] = true
-	}
-	errs := []error{it.Err()}
-	for _, r := range rows {
-		if !r.addr.Is4() {
-			continue
+func addrRows[A Words, V any](f *family, addrs []netip.Addr, value V) map[A]V {
+	rows := map[A]V{}
+	for _, a := range addrs {
+		if FamilyOf(a) == f.family {
+			rows[ToWords[A](a)] = value
 		}
-		delete(stale, addr4(r.addr))
-		errs = append(errs, m.Put(addr4(r.addr), r.value))
 	}
-	for k := range stale {
-		errs = append(errs, ignoreMissing(m.Delete(k)))
-	}
-	return errors.Join(errs...)
+	return rows
 }

@@ -3,22 +3,39 @@ package maps
 import (
 	"encoding/binary"
 	"net/netip"
-
-	"github.com/bothy-os/bothy/netdata/bpf"
 )
 
 // Addresses and ports are in network byte order in the maps, whatever the
 // machine's own order is.
 
-func addr4(a netip.Addr) bpf.IPv4Addr {
-	b := a.As4()
-	return bpf.IPv4Addr{Word: [1]uint32{binary.NativeEndian.Uint32(b[:])}}
+// Addr4 and Addr6 are struct addr of the programs in its two sizes.
+type (
+	Addr4 = [1]uint32
+	Addr6 = [4]uint32
+)
+
+// Words is an address of one family as the programs hold it. A function that works
+// on rows has it as a type parameter, and is so written once for both families.
+type Words interface{ Addr4 | Addr6 }
+
+// ToWords converts an address of the family that A is for.
+func ToWords[A Words](a netip.Addr) A {
+	var out A
+	b := a.AsSlice()
+	for i := range len(out) {
+		out[i] = binary.NativeEndian.Uint32(b[4*i:])
+	}
+	return out
 }
 
-func fromAddr4(a bpf.IPv4Addr) netip.Addr {
-	var b [4]byte
-	binary.NativeEndian.PutUint32(b[:], a.Word[0])
-	return netip.AddrFrom4(b)
+// FromWords is the inverse of ToWords.
+func FromWords[A Words](a A) netip.Addr {
+	b := make([]byte, 0, 16)
+	for i := range len(a) {
+		b = binary.NativeEndian.AppendUint32(b, a[i])
+	}
+	out, _ := netip.AddrFromSlice(b) // 4 and 16 bytes are both fine
+	return out
 }
 
 func netPort(p uint16) uint16 {
@@ -28,6 +45,3 @@ func netPort(p uint16) uint16 {
 }
 
 func hostPort(p uint16) uint16 { return netPort(p) }
-
-// Word is an IPv4 address as the programs' configuration holds it.
-func Word(a netip.Addr) uint32 { return addr4(a).Word[0] }

@@ -16,6 +16,7 @@ var dropReasons = []string{
 	"refused-no-endpoint",
 	"refused-no-service",
 	"refused-no-flow",
+	"link-scope",
 	"no-local-endpoint",
 	"source-range",
 }
@@ -25,10 +26,10 @@ var dropReasons = []string{
 func (t *Tables) Drops() (map[string]uint64, error) {
 	out := map[string]uint64{}
 	// A pinned table of an earlier version may know fewer reasons.
-	known := dropReasons[:min(len(dropReasons), int(t.byID["drops"].MaxEntries()))]
+	known := dropReasons[:min(len(dropReasons), int(t.shared["drops"].MaxEntries()))]
 	for i, name := range known {
 		var perCPU []uint64
-		if err := t.byID["drops"].Lookup(uint32(i), &perCPU); err != nil {
+		if err := t.shared["drops"].Lookup(uint32(i), &perCPU); err != nil {
 			return nil, fmt.Errorf("read drop counter %q: %w", name, err)
 		}
 		var sum uint64

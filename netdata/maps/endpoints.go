@@ -11,7 +11,7 @@ import (
 	"github.com/bothy-os/bothy/netdata/bpf"
 )
 
-// Endpoint is a pod on this node.
+// Endpoint is one address of a pod on this node.
 type Endpoint struct {
 	Addr netip.Addr
 	// Ifindex is that of the host side of the pod's veth.
@@ -22,46 +22,70 @@ type Endpoint struct {
 	Identity uint32
 }
 
-// PutEndpoint makes the pod known: first as a sender, then as a destination,
+// PutEndpoint makes the address known: first as a sender, then as a destination,
 // so that nothing is delivered to a pod that could not answer.
 func (t *Tables) PutEndpoint(e Endpoint) error {
-	iface := bpf.IPv4Iface{Addr: addr4(e.Addr), Identity: e.Identity}
-	if err := t.byID["ifaces"].Put(uint32(e.Ifindex), iface); err != nil {
+	f, err := t.of(e.Addr)
+	if err != nil {
+		return err
+	}
+	return pick(f, putEndpoint[Addr4], putEndpoint[Addr6])(f, e)
+}
+
+func putEndpoint[A Words](f *family, e Endpoint) error {
+	addr := ToWords[A](e.Addr)
+	iface := ifaceRow[A]{Addr: addr, Identity: e.Identity}
+	if err := f.byID["ifaces"].Put(uint32(e.Ifindex), iface); err != nil {
 		return fmt.Errorf("write interface row of %s: %w", e.Addr, err)
 	}
 	row := bpf.IPv4Endpoint{Ifindex: uint32(e.Ifindex), Identity: e.Identity}
 	copy(row.Mac[:], e.MAC)
-	if err := t.byID["endpoints"].Put(addr4(e.Addr), row); err != nil {
+	if err := f.byID["endpoints"].Put(addr, row); err != nil {
 		return fmt.Errorf("write endpoint row of %s: %w", e.Addr, err)
 	}
 	return nil
 }
 
-// DeleteEndpoint forgets the pod with that address and interface. Rows that
+// DeleteEndpoint forgets an address of the pod at the interface. Rows that
 // do not exist are not an error.
 func (t *Tables) DeleteEndpoint(addr netip.Addr, ifindex int) error {
-	var errs []error
-	if addr.Is4() {
-		errs = append(errs, ignoreMissing(t.byID["endpoints"].Delete(addr4(addr))))
+	f, err := t.of(addr)
+	if err != nil {
+		return nil //nolint:nilerr // the node has no such family, so there is no row
 	}
+	return pick(f, deleteEndpoint[Addr4], deleteEndpoint[Addr6])(f, addr, ifindex)
+}
+
+func deleteEndpoint[A Words](f *family, addr netip.Addr, ifindex int) error {
+	err := ignoreMissing(f.byID["endpoints"].Delete(ToWords[A](addr)))
 	if ifindex > 0 {
-		errs = append(errs, ignoreMissing(t.byID["ifaces"].Delete(uint32(ifindex))))
+		err = errors.Join(err, ignoreMissing(f.byID["ifaces"].Delete(uint32(ifindex))))
 	}
-	if err := errors.Join(errs...); err != nil {
+	if err != nil {
 		return fmt.Errorf("delete endpoint rows of %s: %w", addr, err)
 	}
 	return nil
 }
 
-// Endpoints reads the pods the programs know.
+// Endpoints reads the pods' addresses that the programs know.
 func (t *Tables) Endpoints() ([]Endpoint, error) {
 	var out []Endpoint
-	var key bpf.IPv4Addr
+	err := t.each(func(f *family) error {
+		more, err := pick(f, endpoints[Addr4], endpoints[Addr6])(f)
+		out = append(out, more...)
+		return err
+	})
+	return out, err
+}
+
+func endpoints[A Words](f *family) ([]Endpoint, error) {
+	var out []Endpoint
+	var key A
 	var row bpf.IPv4Endpoint
-	it := t.byID["endpoints"].Iterate()
+	it := f.byID["endpoints"].Iterate()
 	for it.Next(&key, &row) {
 		out = append(out, Endpoint{
-			Addr:     fromAddr4(key),
+			Addr:     FromWords(key),
 			Ifindex:  int(row.Ifindex),
 			MAC:      net.HardwareAddr(append([]byte(nil), row.Mac[:]...)),
 			Identity: row.Identity,
@@ -73,19 +97,24 @@ func (t *Tables) Endpoints() ([]Endpoint, error) {
 	return out, nil
 }
 
-// Interfaces reads which address may send from which interface.
-func (t *Tables) Interfaces() (map[int]netip.Addr, error) {
-	out := map[int]netip.Addr{}
+// Interfaces reads which addresses may send from which interface.
+func (t *Tables) Interfaces() (map[int][]netip.Addr, error) {
+	out := map[int][]netip.Addr{}
+	err := t.each(func(f *family) error { return pick(f, interfaces[Addr4], interfaces[Addr6])(f, out) })
+	return out, err
+}
+
+func interfaces[A Words](f *family, out map[int][]netip.Addr) error {
 	var key uint32
-	var row bpf.IPv4Iface
-	it := t.byID["ifaces"].Iterate()
+	var row ifaceRow[A]
+	it := f.byID["ifaces"].Iterate()
 	for it.Next(&key, &row) {
-		out[int(key)] = fromAddr4(row.Addr)
+		out[int(key)] = append(out[int(key)], FromWords(row.Addr))
 	}
 	if err := it.Err(); err != nil {
-		return nil, fmt.Errorf("read interface rows: %w", err)
+		return fmt.Errorf("read interface rows: %w", err)
 	}
-	return out, nil
+	return nil
 }
 
 func ignoreMissing(err error) error {

@@ -61,23 +61,39 @@ type Translation struct {
 // Flows calls visit for every row of conntrack. Rows that come and go
 // meanwhile may be missed or seen twice.
 func (t *Tables) Flows(visit func(Flow)) error {
-	return each(t.byID["ct"], func(k bpf.IPv4Tuple, v bpf.IPv4Flow) {
+	return t.each(func(f *family) error { return pick(f, flows[Addr4], flows[Addr6])(f, visit) })
+}
+
+func flows[A Words](f *family, visit func(Flow)) error {
+	return each(f.byID["ct"], func(k tupleRow[A], v bpf.IPv4Flow) {
 		visit(Flow{Tuple: fromTuple(k), Seen: v.Seen, Revision: v.Revision, Flags: FlowFlags(v.Flags)})
 	})
 }
 
 // Translations calls visit for every row of the translation table.
 func (t *Tables) Translations(visit func(Translation)) error {
-	return each(t.byID["nats"], func(k bpf.IPv4Tuple, v bpf.IPv4Nat) {
+	return t.each(func(f *family) error { return pick(f, translations[Addr4], translations[Addr6])(f, visit) })
+}
+
+func translations[A Words](f *family, visit func(Translation)) error {
+	return each(f.byID["nats"], func(k tupleRow[A], v natRow[A]) {
 		visit(Translation{From: fromTuple(k), To: translated(k, v)})
 	})
 }
 
 // Translation looks up one row.
 func (t *Tables) Translation(from Tuple) (to Tuple, found bool, err error) {
-	var v bpf.IPv4Nat
-	k := toTuple(from)
-	if err := t.byID["nats"].Lookup(k, &v); err != nil {
+	f, err := t.of(from.Src.Addr())
+	if err != nil {
+		return Tuple{}, false, err
+	}
+	return pick(f, translation[Addr4], translation[Addr6])(f, from)
+}
+
+func translation[A Words](f *family, from Tuple) (to Tuple, found bool, err error) {
+	var v natRow[A]
+	k := toTuple[A](from)
+	if err := f.byID["nats"].Lookup(k, &v); err != nil {
 		if errors.Is(err, ebpf.ErrKeyNotExist) {
 			return Tuple{}, false, nil
 		}
@@ -87,25 +103,37 @@ func (t *Tables) Translation(from Tuple) (to Tuple, found bool, err error) {
 }
 
 // DeleteFlow removes a row of conntrack; the tuple is that of the key.
-func (t *Tables) DeleteFlow(key Tuple) error {
-	return ignoreMissing(t.byID["ct"].Delete(toTuple(key)))
-}
+func (t *Tables) DeleteFlow(key Tuple) error { return t.deleteTuple("ct", key) }
 
 // DeleteTranslation removes one row of the translation table.
-func (t *Tables) DeleteTranslation(from Tuple) error {
-	return ignoreMissing(t.byID["nats"].Delete(toTuple(from)))
+func (t *Tables) DeleteTranslation(from Tuple) error { return t.deleteTuple("nats", from) }
+
+func (t *Tables) deleteTuple(name string, key Tuple) error {
+	f, err := t.of(key.Src.Addr())
+	if err != nil {
+		return err
+	}
+	return ignoreMissing(pick(f, deleteTuple[Addr4], deleteTuple[Addr6])(f, name, key))
+}
+
+func deleteTuple[A Words](f *family, name string, key Tuple) error {
+	return f.byID[name].Delete(toTuple[A](key))
 }
 
 // CutAffinity forgets which clients of a service were bound to a backend.
 func (t *Tables) CutAffinity(service uint32, gone func(netip.AddrPort) bool) error {
-	var stale []bpf.IPv4AffinityKey
-	err := each(t.byID["affinities"], func(k bpf.IPv4AffinityKey, v bpf.IPv4Affinity) {
-		if k.Service == service && gone(netip.AddrPortFrom(fromAddr4(v.Addr), hostPort(v.Port))) {
+	return t.each(func(f *family) error { return pick(f, cutAffinity[Addr4], cutAffinity[Addr6])(f, service, gone) })
+}
+
+func cutAffinity[A Words](f *family, service uint32, gone func(netip.AddrPort) bool) error {
+	var stale []affinityKeyRow[A]
+	err := each(f.byID["affinities"], func(k affinityKeyRow[A], v affinityRow[A]) {
+		if k.Service == service && gone(netip.AddrPortFrom(FromWords(v.Addr), hostPort(v.Port))) {
 			stale = append(stale, k)
 		}
 	})
 	for _, k := range stale {
-		err = errors.Join(err, ignoreMissing(t.byID["affinities"].Delete(k)))
+		err = errors.Join(err, ignoreMissing(f.byID["affinities"].Delete(k)))
 	}
 	return err
 }
@@ -127,22 +155,22 @@ func each[K, V any](m *ebpf.Map, visit func(K, V)) error {
 	}
 }
 
-func toTuple(t Tuple) bpf.IPv4Tuple {
-	return bpf.IPv4Tuple{
-		Saddr: addr4(t.Src.Addr()), Daddr: addr4(t.Dst.Addr()),
+func toTuple[A Words](t Tuple) tupleRow[A] {
+	return tupleRow[A]{
+		Saddr: ToWords[A](t.Src.Addr()), Daddr: ToWords[A](t.Dst.Addr()),
 		Sport: netPort(t.Src.Port()), Dport: netPort(t.Dst.Port()),
 		Proto: uint8(t.Proto),
 	}
 }
 
-func fromTuple(t bpf.IPv4Tuple) Tuple {
+func fromTuple[A Words](t tupleRow[A]) Tuple {
 	return Tuple{
-		Src:   netip.AddrPortFrom(fromAddr4(t.Saddr), hostPort(t.Sport)),
-		Dst:   netip.AddrPortFrom(fromAddr4(t.Daddr), hostPort(t.Dport)),
+		Src:   netip.AddrPortFrom(FromWords(t.Saddr), hostPort(t.Sport)),
+		Dst:   netip.AddrPortFrom(FromWords(t.Daddr), hostPort(t.Dport)),
 		Proto: Protocol(t.Proto),
 	}
 }
 
-func translated(k bpf.IPv4Tuple, v bpf.IPv4Nat) Tuple {
-	return fromTuple(bpf.IPv4Tuple{Saddr: v.Saddr, Daddr: v.Daddr, Sport: v.Sport, Dport: v.Dport, Proto: k.Proto})
+func translated[A Words](k tupleRow[A], v natRow[A]) Tuple {
+	return fromTuple(tupleRow[A]{Saddr: v.Saddr, Daddr: v.Daddr, Sport: v.Sport, Dport: v.Dport, Proto: k.Proto})
 }

@@ -3,15 +3,10 @@ package maps
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
-
-	"github.com/cilium/ebpf"
-
-	"github.com/bothy-os/bothy/netdata/bpf"
 )
 
-// hostPortSlots is how many slots at the end of the array are kept for host ports, so
+// hostPortSlots is how many slots at the end of each array are kept for host ports, so
 // that a pod can have its rows before anybody knows the Services.
 const hostPortSlots = 4096
 
@@ -23,7 +18,7 @@ func (t *Tables) HostPorts() (map[Frontend]netip.AddrPort, error) {
 	}
 	out := map[Frontend]netip.AddrPort{}
 	for f, r := range rows {
-		backends, err := t.ReadSlots(r.Base, r.Count)
+		backends, err := t.ReadSlots(f.Family(), r.Base, r.Count)
 		if err != nil {
 			return nil, err
 		}
@@ -33,36 +28,41 @@ func (t *Tables) HostPorts() (map[Frontend]netip.AddrPort, error) {
 }
 
 func (t *Tables) hostPortRows() (map[Frontend]ServiceRow, error) {
-	return t.services(func(f ServiceFlags) bool { return f&serviceHostPort != 0 })
+	rows, err := t.allServices()
+	for f, r := range rows {
+		if r.Flags&serviceHostPort == 0 {
+			delete(rows, f)
+		}
+	}
+	return rows, err
 }
 
-// PutHostPort leads a frontend to a pod. It fails with [ErrTaken] when the frontend exists.
+// PutHostPort leads a frontend to a pod of the same family. It fails with [ErrTaken] when the
+// frontend exists.
 func (t *Tables) PutHostPort(f Frontend, pod netip.AddrPort) error {
 	rows, err := t.hostPortRows()
 	if err != nil {
 		return err
 	}
 	used := map[uint32]bool{}
-	for r := range maps.Values(rows) {
-		used[r.Base] = true
+	for g, r := range rows {
+		if g.Family() == f.Family() {
+			used[r.Base] = true
+		}
 	}
-	slot := t.SlotCapacity()
+	first := t.SlotCapacity(f.Family())
+	slot := first
 	for used[slot] {
 		slot++
 	}
-	if slot == t.byID["slots"].MaxEntries() {
+	if slot == first+hostPortSlots {
 		return fmt.Errorf("host port %s: all %d host ports of the node are in use", f, hostPortSlots)
 	}
 	if err := t.WriteSlots(slot, []netip.AddrPort{pod}); err != nil {
 		return err
 	}
-	row := bpf.IPv4Service{Base: slot, Count: 1, Flags: uint16(serviceHostPort)}
-	err = t.byID["services"].Update(serviceKey(f), row, ebpf.UpdateNoExist)
-	if errors.Is(err, ebpf.ErrKeyExist) {
-		return fmt.Errorf("host port %s: %w", f, ErrTaken)
-	}
-	if err != nil {
-		return fmt.Errorf("write host port %s: %w", f, err)
+	if err := t.PutService(f, ServiceRow{Base: slot, Count: 1, Flags: serviceHostPort}, true); err != nil {
+		return fmt.Errorf("host port: %w", err)
 	}
 	return nil
 }

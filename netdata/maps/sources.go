@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 
-	"github.com/bothy-os/bothy/netdata/bpf"
+	"github.com/cilium/ebpf"
 )
 
 // serviceBits is the part of a source range's key that names the service.
@@ -14,67 +14,87 @@ const serviceBits = 32
 // SourceRanges reads who may use which service, by the ID of its row.
 func (t *Tables) SourceRanges() (map[uint32][]netip.Prefix, error) {
 	out := map[uint32][]netip.Prefix{}
-	var key bpf.IPv4SourceRangeKey
+	err := t.each(func(f *family) error { return pick(f, sourceRanges[Addr4], sourceRanges[Addr6])(f, out) })
+	return out, err
+}
+
+func sourceRanges[A Words](f *family, out map[uint32][]netip.Prefix) error {
+	var key sourceRangeRow[A]
 	var one uint32
-	it := t.byID["source_ranges"].Iterate()
+	it := f.byID["source_ranges"].Iterate()
 	for it.Next(&key, &one) {
-		p := netip.PrefixFrom(fromAddr4(key.Client), int(key.Prefix)-serviceBits)
+		p := netip.PrefixFrom(FromWords(key.Client), int(key.Prefix)-serviceBits)
 		out[key.Service] = append(out[key.Service], p)
 	}
 	if err := it.Err(); err != nil {
-		return nil, fmt.Errorf("read source ranges: %w", err)
+		return fmt.Errorf("read source ranges: %w", err)
 	}
-	return out, nil
+	return nil
 }
 
 // PutSourceRange lets clients of a range use the service whose row has the ID.
 func (t *Tables) PutSourceRange(service uint32, clients netip.Prefix) error {
-	if err := t.byID["source_ranges"].Put(sourceRangeKey(service, clients), uint32(1)); err != nil {
-		return fmt.Errorf("write source range %s: %w", clients, err)
-	}
-	return nil
+	return t.sourceRange("write", service, clients, func(m *ebpf.Map, key any) error { return m.Put(key, uint32(1)) })
 }
 
 // DeleteSourceRange undoes PutSourceRange; a missing range is not an error.
 func (t *Tables) DeleteSourceRange(service uint32, clients netip.Prefix) error {
-	if err := ignoreMissing(t.byID["source_ranges"].Delete(sourceRangeKey(service, clients))); err != nil {
-		return fmt.Errorf("delete source range %s: %w", clients, err)
+	return t.sourceRange("delete", service, clients, func(m *ebpf.Map, key any) error { return ignoreMissing(m.Delete(key)) })
+}
+
+func (t *Tables) sourceRange(what string, service uint32, clients netip.Prefix, do func(*ebpf.Map, any) error) error {
+	f, err := t.of(clients.Addr())
+	if err != nil {
+		return err
+	}
+	key := pick(f, sourceRangeKey[Addr4], sourceRangeKey[Addr6])(service, clients.Masked())
+	if err := do(f.byID["source_ranges"], key); err != nil {
+		return fmt.Errorf("%s source range %s: %w", what, clients, err)
 	}
 	return nil
 }
 
-func sourceRangeKey(service uint32, clients netip.Prefix) bpf.IPv4SourceRangeKey {
-	return bpf.IPv4SourceRangeKey{
-		Prefix: uint32(serviceBits + clients.Bits()), Service: service, Client: addr4(clients.Masked().Addr()),
-	}
+func sourceRangeKey[A Words](service uint32, clients netip.Prefix) any {
+	return sourceRangeRow[A]{Prefix: uint32(serviceBits + clients.Bits()), Service: service, Client: ToWords[A](clients.Addr())}
 }
 
-// SetUnmasqueraded makes the given ranges the ones that see pods' own addresses.
+// SetUnmasqueraded makes the given ranges the ones that see pods' own addresses. Those of a family
+// that the node does not have are left alone.
 func (t *Tables) SetUnmasqueraded(ranges []netip.Prefix) error {
-	stale := map[netip.Prefix]bool{}
-	var key bpf.IPv4RangeKey
-	var one uint32
-	it := t.byID["unmasqueraded"].Iterate()
-	for it.Next(&key, &one) {
-		stale[netip.PrefixFrom(fromAddr4(key.Addr), int(key.Prefix))] = true
-	}
-	errs := []error{it.Err()}
-	for _, r := range ranges {
-		if !r.Addr().Is4() {
-			continue
-		}
-		delete(stale, r.Masked())
-		errs = append(errs, t.byID["unmasqueraded"].Put(rangeKey(r.Masked()), uint32(1)))
-	}
-	for r := range stale {
-		errs = append(errs, ignoreMissing(t.byID["unmasqueraded"].Delete(rangeKey(r))))
-	}
-	if err := errors.Join(errs...); err != nil {
+	err := t.each(func(f *family) error { return pick(f, setUnmasqueraded[Addr4], setUnmasqueraded[Addr6])(f, ranges) })
+	if err != nil {
 		return fmt.Errorf("write ranges that are not masqueraded: %w", err)
 	}
 	return nil
 }
 
-func rangeKey(p netip.Prefix) bpf.IPv4RangeKey {
-	return bpf.IPv4RangeKey{Prefix: uint32(p.Bits()), Addr: addr4(p.Addr())}
+func setUnmasqueraded[A Words](f *family, ranges []netip.Prefix) error {
+	rows := map[rangeRow[A]]uint32{}
+	for _, r := range ranges {
+		if FamilyOf(r.Addr()) == f.family {
+			rows[rangeRow[A]{Prefix: uint32(r.Bits()), Addr: ToWords[A](r.Masked().Addr())}] = 1
+		}
+	}
+	return replace(f.byID["unmasqueraded"], rows)
+}
+
+// replace makes rows the content of a small map: what is missing is added before what is too
+// much is removed.
+func replace[K, V comparable](m *ebpf.Map, rows map[K]V) error {
+	stale := map[K]bool{}
+	var key K
+	var value V
+	it := m.Iterate()
+	for it.Next(&key, &value) {
+		stale[key] = true
+	}
+	errs := []error{it.Err()}
+	for k, v := range rows {
+		delete(stale, k)
+		errs = append(errs, m.Put(k, v))
+	}
+	for k := range stale {
+		errs = append(errs, ignoreMissing(m.Delete(k)))
+	}
+	return errors.Join(errs...)
 }

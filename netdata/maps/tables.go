@@ -12,71 +12,116 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// layouts is the version of each pinned map's layout. Raise a number together
-// with any change to the map's struct in bpf/src/tables.h.
-var layouts = map[string]int{
-	"affinities":     1,
-	"announced":      1,
-	"ct":             1,
-	"datagram_peers": 1,
-	"drops":          1,
-	"endpoints":      1,
-	"fragments":      1,
-	"ifaces":         1,
-	"nats":           1,
-	"node_addrs":     1,
-	"services":       1,
-	"slots":          1,
-	"sock_peers":     1,
-	"source_ranges":  1,
-	"state":          1,
-	"unmasqueraded":  1,
+// layout describes a pinned map.
+type layout struct {
+	// version is raised together with any change to the map's struct in
+	// bpf/src/tables.h.
+	version int
+	// shared says that no address is in it: one map serves both families.
+	shared bool
+}
+
+var layouts = map[string]layout{
+	"affinities":     {version: 1},
+	"announced":      {version: 1},
+	"ct":             {version: 1},
+	"datagram_peers": {version: 1},
+	"drops":          {version: 1, shared: true},
+	"endpoints":      {version: 1},
+	"fragments":      {version: 1},
+	"ifaces":         {version: 1},
+	"nats":           {version: 1},
+	"node_addrs":     {version: 1},
+	"services":       {version: 1},
+	"slots":          {version: 1},
+	"sock_peers":     {version: 1},
+	"source_ranges":  {version: 1},
+	"state":          {version: 1, shared: true},
+	"unmasqueraded":  {version: 1},
 }
 
 // Sizes are the capacities that depend on the machine; zero keeps the default
 // of the program source.
 type Sizes struct {
-	// Flows is the number of rows of conntrack and of the translation table.
-	// A row of each costs about 100 bytes, allocated in advance.
+	// Flows is the number of rows of conntrack and of the translation table. A
+	// row of each costs about 200 bytes for IPv4 and 270 for IPv6 together, allocated in advance.
 	Flows uint32
+	// Slots is the number of backends of all services, at 8 bytes for IPv4 and
+	// 24 for IPv6, allocated in advance.
+	Slots uint32
 }
 
-// Tables are the opened maps.
+func (s Sizes) apply(name string, spec *ebpf.MapSpec) {
+	switch {
+	case s.Flows != 0 && (name == "ct" || name == "nats"):
+		spec.MaxEntries = s.Flows
+	case s.Slots != 0 && name == "slots":
+		spec.MaxEntries = s.Slots
+	}
+}
+
+// Set is what the maps of one family are made from.
+type Set struct {
+	Spec  *ebpf.CollectionSpec
+	Sizes Sizes
+}
+
+// Tables are the opened maps of the families that the node has.
 type Tables struct {
-	dir  string
-	byID map[string]*ebpf.Map
+	dir      string
+	families [families]*family
+	shared   map[string]*ebpf.Map
 }
 
-// Open opens every map of spec under dir, a directory of a bpffs, and creates
-// and pins those that do not exist. A pinned map whose size differs from spec
+// Open opens every map of the sets under dir, a directory of a bpffs, and creates
+// and pins those that do not exist. A pinned map whose size differs from its spec
 // is kept as it is: its content matters more. The maps of a spec that is
 // then loaded must be replaced by [Tables.Replacements].
-func Open(dir string, spec *ebpf.CollectionSpec, sizes Sizes) (*Tables, error) {
+func Open(dir string, sets map[Family]Set) (*Tables, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create %s (is it on a bpffs?): %w", dir, err)
 	}
-	t := &Tables{dir: dir, byID: map[string]*ebpf.Map{}}
-	for _, name := range slices.Sorted(maps.Keys(layouts)) {
-		ms := spec.Maps[name]
-		if ms == nil {
-			t.Close()
-			return nil, fmt.Errorf("map %q is not in the programs", name)
+	t := &Tables{dir: dir, shared: map[string]*ebpf.Map{}}
+	for _, f := range slices.Sorted(maps.Keys(sets)) {
+		t.families[f] = &family{family: f, byID: map[string]*ebpf.Map{}}
+		for _, name := range slices.Sorted(maps.Keys(layouts)) {
+			if err := t.open(t.families[f], name, sets[f]); err != nil {
+				t.Close()
+				return nil, err
+			}
 		}
-		if sizes.Flows != 0 && (name == "ct" || name == "nats") {
-			ms.MaxEntries = sizes.Flows
-		}
-		m, err := openOne(filepath.Join(dir, pinName(name)), ms)
-		if err != nil {
-			t.Close()
-			return nil, err
-		}
-		t.byID[name] = m
 	}
 	return t, nil
 }
 
-func pinName(name string) string {
-	return fmt.Sprintf("%s_v%d", name, layouts[name])
+func (t *Tables) open(f *family, name string, set Set) error {
+	spec := set.Spec.Maps[name]
+	if spec == nil {
+		return fmt.Errorf("map %q is not in the programs for %s", name, f.family)
+	}
+	if m := t.shared[name]; m != nil {
+		f.byID[name] = m
+		spec.MaxEntries = m.MaxEntries()
+		return nil
+	}
+	set.Sizes.apply(name, spec)
+	m, err := openOne(filepath.Join(t.dir, pinName(name, f.family)), spec)
+	if err != nil {
+		return err
+	}
+	f.byID[name] = m
+	if layouts[name].shared {
+		t.shared[name] = m
+	}
+	return nil
+}
+
+func pinName(name string, f Family) string {
+	l := layouts[name]
+	if f == IPv6 && !l.shared {
+		name += "6"
+	}
+	return fmt.Sprintf("%s_v%d", name, l.version)
 }
 
 func openOne(path string, spec *ebpf.MapSpec) (*ebpf.Map, error) {
@@ -107,21 +152,30 @@ func create(path string, spec *ebpf.MapSpec) (*ebpf.Map, error) {
 	return m, nil
 }
 
-// Replacements is what ebpf.CollectionOptions.MapReplacements wants.
-func (t *Tables) Replacements() map[string]*ebpf.Map {
-	return maps.Clone(t.byID)
+// Has says whether the node has maps of that family.
+func (t *Tables) Has(f Family) bool { return t.families[f] != nil }
+
+// Replacements is what ebpf.CollectionOptions.MapReplacements wants for the programs of
+// a family.
+func (t *Tables) Replacements(f Family) map[string]*ebpf.Map {
+	return maps.Clone(t.families[f].byID)
 }
 
-// Commit removes the pins of other layout versions. Call it when no attached
-// program uses them any more.
+// Commit removes the pins of other layout versions, and those of a family that the node has
+// no more. Call it when no attached program uses them any more.
 func (t *Tables) Commit() error {
 	entries, err := os.ReadDir(t.dir)
 	if err != nil {
 		return fmt.Errorf("read pins: %w", err)
 	}
 	keep := map[string]bool{}
-	for name := range layouts {
-		keep[pinName(name)] = true
+	for f, has := range t.families {
+		if has == nil {
+			continue
+		}
+		for name := range layouts {
+			keep[pinName(name, Family(f))] = true
+		}
 	}
 	for _, e := range entries {
 		if keep[e.Name()] {
@@ -136,12 +190,17 @@ func (t *Tables) Commit() error {
 
 // Close closes the file descriptors. Pinned maps live on.
 func (t *Tables) Close() {
-	for _, m := range t.byID {
-		m.Close()
+	for _, f := range t.families {
+		if f == nil {
+			continue
+		}
+		for _, m := range f.byID {
+			m.Close() // a shared one is closed twice, which does no harm
+		}
 	}
 }
 
-// State is the one row of the state table.
+// State is the one row of the state table, which both families share.
 type State struct {
 	// PolicyRevision is stamped on every flow when it is admitted.
 	PolicyRevision uint32
@@ -154,7 +213,7 @@ type State struct {
 // State reads the node's state row.
 func (t *Tables) State() (State, error) {
 	var row [2]uint32
-	if err := t.byID["state"].Lookup(uint32(0), &row); err != nil {
+	if err := t.shared["state"].Lookup(uint32(0), &row); err != nil {
 		return State{}, fmt.Errorf("read state row: %w", err)
 	}
 	return State{PolicyRevision: row[0], ServicesSynced: row[1] != 0}, nil
@@ -169,7 +228,7 @@ func (t *Tables) SetServicesSynced() error {
 	if s.ServicesSynced {
 		return nil
 	}
-	if err := t.byID["state"].Put(uint32(0), [2]uint32{s.PolicyRevision, 1}); err != nil {
+	if err := t.shared["state"].Put(uint32(0), [2]uint32{s.PolicyRevision, 1}); err != nil {
 		return fmt.Errorf("write state row: %w", err)
 	}
 	return nil

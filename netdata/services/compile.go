@@ -16,13 +16,16 @@ type Node struct {
 	Name string
 	// Zone is the node's topology zone, "" if it has none.
 	Zone string
-	// IPv4 and IPv6 say which families the node has.
-	IPv4, IPv6 bool
-	// ClusterDNS is served by the node itself: it gets no rows.
+	// IPs are the node's addresses, one of each family that it has.
+	IPs []netip.Addr
+	// ClusterDNS are served by the node itself: they get no rows.
 	ClusterDNS []netip.Addr
 }
 
-func (n Node) has(a netip.Addr) bool { return a.Is4() && n.IPv4 || a.Is6() && n.IPv6 }
+// has says whether the node has the family of an address.
+func (n Node) has(a netip.Addr) bool {
+	return slices.ContainsFunc(n.IPs, func(ip netip.Addr) bool { return ip.Is4() == a.Is4() })
+}
 
 // Row is one frontend and who is behind it.
 type Row struct {
@@ -65,8 +68,12 @@ type compiler struct {
 	problems []error
 }
 
+// problem notes a problem once, however many ports or addresses meet it.
 func (c *compiler) problem(format string, args ...any) {
-	c.problems = append(c.problems, fmt.Errorf(format, args...))
+	err := fmt.Errorf(format, args...)
+	if !slices.ContainsFunc(c.problems, func(e error) bool { return e.Error() == err.Error() }) {
+		c.problems = append(c.problems, err)
+	}
 }
 
 func affinitySeconds(svc *corev1.Service) uint32 {
@@ -125,16 +132,17 @@ func (c *compiler) balancerIPs() []string {
 	return ips
 }
 
+// parse leaves out addresses of a family that the node does not have: nobody on it could use
+// them.
 func (c *compiler) parse(what string, ips []string) []netip.Addr {
 	var out []netip.Addr
 	for _, s := range ips {
 		a, err := netip.ParseAddr(s)
-		switch {
-		case err != nil:
+		if err != nil {
 			c.problem("%s: %w", what, err)
-		case !c.node.has(a):
-			c.problem("%s %s: this node has no address of that family", what, a)
-		case !slices.Contains(out, a):
+			continue
+		}
+		if a = a.Unmap(); c.node.has(a) && !slices.Contains(out, a) {
 			out = append(out, a)
 		}
 	}

@@ -23,7 +23,7 @@ import (
 // programs could not cope with.
 type fakeTable struct {
 	services map[maps.Frontend]maps.ServiceRow
-	slots    []netip.AddrPort
+	slots    map[maps.Family][]netip.AddrPort
 	sources  map[uint32][]netip.Prefix
 	synced   bool
 	writes   int
@@ -32,7 +32,12 @@ type fakeTable struct {
 }
 
 func newFakeTable(capacity int) *fakeTable {
-	return &fakeTable{services: map[maps.Frontend]maps.ServiceRow{}, slots: make([]netip.AddrPort, capacity), sources: map[uint32][]netip.Prefix{}}
+	return &fakeTable{
+		services: map[maps.Frontend]maps.ServiceRow{}, sources: map[uint32][]netip.Prefix{},
+		slots: map[maps.Family][]netip.AddrPort{
+			maps.IPv4: make([]netip.AddrPort, capacity), maps.IPv6: make([]netip.AddrPort, capacity),
+		},
+	}
 }
 
 func (f *fakeTable) Services() (map[maps.Frontend]maps.ServiceRow, error) {
@@ -69,20 +74,24 @@ func (f *fakeTable) DeleteService(k maps.Frontend) error {
 	return nil
 }
 
-func (f *fakeTable) SlotCapacity() uint32 { return uint32(len(f.slots)) }
+func (f *fakeTable) SlotCapacity(of maps.Family) uint32 { return uint32(len(f.slots[of])) }
 
-func (f *fakeTable) ReadSlots(base uint32, count uint16) ([]netip.AddrPort, error) {
-	return slices.Clone(f.slots[base : base+uint32(count)]), nil
+func (f *fakeTable) ReadSlots(of maps.Family, base uint32, count uint16) ([]netip.AddrPort, error) {
+	return slices.Clone(f.slots[of][base : base+uint32(count)]), nil
 }
 
 func (f *fakeTable) WriteSlots(base uint32, backends []netip.AddrPort) error {
+	if len(backends) == 0 {
+		return nil
+	}
+	of := maps.FamilyOf(backends[0].Addr())
 	// A slot that a row refers to must never change under a running program.
 	for k, r := range f.services {
-		if base < r.Base+uint32(r.Count) && r.Base < base+uint32(len(backends)) {
+		if k.Family() == of && base < r.Base+uint32(r.Count) && r.Base < base+uint32(len(backends)) {
 			return fmt.Errorf("slots [%d, +%d) are in use by %s", base, len(backends), k)
 		}
 	}
-	copy(f.slots[base:], backends)
+	copy(f.slots[of][base:], backends)
 	return nil
 }
 
@@ -120,7 +129,7 @@ func (f *fakeTable) CutBackends(k maps.Frontend, _ uint32, gone []netip.AddrPort
 func (f *fakeTable) dump() string {
 	var lines []string
 	for k, r := range f.services {
-		line := fmt.Sprintf("%s %v", k, f.slots[r.Base:r.Base+uint32(r.Count)])
+		line := fmt.Sprintf("%s %v", k, f.slots[k.Family()][r.Base:r.Base+uint32(r.Count)])
 		if r.Affinity != 0 {
 			line += fmt.Sprintf(" affinity=%ds", r.Affinity)
 		}
@@ -234,7 +243,9 @@ func (w *world) sync() (problems []string) {
 }
 
 var testNode = Node{
-	Name: "node-a", Zone: "zone-a", IPv4: true, IPv6: true, ClusterDNS: []netip.Addr{netip.MustParseAddr("10.96.0.10")},
+	Name: "node-a", Zone: "zone-a",
+	IPs:        []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("fd00:2::1")},
+	ClusterDNS: []netip.Addr{netip.MustParseAddr("10.96.0.10"), netip.MustParseAddr("fd00:96::a")},
 }
 
 // TestScripts runs testdata/*.txtar. A script is a sequence of files:

@@ -17,8 +17,8 @@ type Table interface {
 	Services() (map[tables.Frontend]tables.ServiceRow, error)
 	PutService(f tables.Frontend, r tables.ServiceRow, isNew bool) error
 	DeleteService(tables.Frontend) error
-	SlotCapacity() uint32
-	ReadSlots(base uint32, count uint16) ([]netip.AddrPort, error)
+	SlotCapacity(tables.Family) uint32
+	ReadSlots(of tables.Family, base uint32, count uint16) ([]netip.AddrPort, error)
 	WriteSlots(base uint32, backends []netip.AddrPort) error
 	SourceRanges() (map[uint32][]netip.Prefix, error)
 	PutSourceRange(service uint32, clients netip.Prefix) error
@@ -37,7 +37,7 @@ type FlowCutter interface {
 type Writer struct {
 	table     Table
 	cutter    FlowCutter
-	extents   *extents
+	extents   map[tables.Family]*extents
 	installed map[tables.Frontend]*installed
 	owned     map[string][]tables.Frontend
 	nextID    uint32
@@ -68,22 +68,25 @@ func NewWriter(table Table, cutter FlowCutter) (*Writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	var used []extent
+	used := map[tables.Family][]extent{}
 	for f, row := range rows {
-		backends, err := table.ReadSlots(row.Base, row.Count)
+		backends, err := table.ReadSlots(f.Family(), row.Base, row.Count)
 		if err != nil {
 			return nil, err
 		}
 		w.installed[f] = &installed{row: row, backends: backends, sources: sortedSources(sources[row.ID])}
 		delete(sources, row.ID)
 		w.backends += len(backends)
-		used = append(used, extent{row.Base, uint32(row.Count)})
+		used[f.Family()] = append(used[f.Family()], extent{row.Base, uint32(row.Count)})
 		w.nextID = max(w.nextID, row.ID+1)
 	}
 	if err := w.dropSources(sources); err != nil {
 		return nil, err
 	}
-	w.extents = newExtents(table.SlotCapacity(), used, time.Now)
+	w.extents = map[tables.Family]*extents{}
+	for _, f := range []tables.Family{tables.IPv4, tables.IPv6} {
+		w.extents[f] = newExtents(table.SlotCapacity(f), used[f], time.Now)
+	}
 	return w, nil
 }
 
@@ -148,23 +151,24 @@ func (w *Writer) put(owner string, r Row) error {
 		next.row.ID = w.nextID
 		w.nextID++
 	}
-	x, err := w.extents.take(len(r.Backends))
+	slots := w.extents[r.Frontend.Family()]
+	x, err := slots.take(len(r.Backends))
 	if err != nil {
 		return fmt.Errorf("%s: %w", r.Frontend, err)
 	}
 	next.row.Base = x.base
 	if err := w.table.WriteSlots(x.base, r.Backends); err != nil {
-		w.extents.put(x)
+		slots.put(x)
 		return err
 	}
 	if err := w.install(r.Frontend, next, in == nil); err != nil {
-		w.extents.put(x)
+		slots.put(x)
 		return err
 	}
 	if in == nil {
 		return nil
 	}
-	w.extents.put(extent{in.row.Base, uint32(in.row.Count)})
+	slots.put(extent{in.row.Base, uint32(in.row.Count)})
 	stale := map[uint32][]netip.Prefix{in.row.ID: slices.DeleteFunc(slices.Clone(in.sources), func(p netip.Prefix) bool {
 		return slices.Contains(sources, p)
 	})}
@@ -180,6 +184,9 @@ func (w *Writer) install(f tables.Frontend, next *installed, isNew bool) error {
 		}
 	}
 	if err := w.table.PutService(f, next.row, isNew); err != nil {
+		if isNew {
+			err = errors.Join(err, w.dropSources(map[uint32][]netip.Prefix{next.row.ID: next.sources}))
+		}
 		return err
 	}
 	if before := w.installed[f]; before != nil {
@@ -216,7 +223,7 @@ func (w *Writer) remove(f tables.Frontend) error {
 	}
 	w.backends -= len(in.backends)
 	delete(w.installed, f)
-	w.extents.put(extent{in.row.Base, uint32(in.row.Count)})
+	w.extents[f.Family()].put(extent{in.row.Base, uint32(in.row.Count)})
 	return errors.Join(w.dropSources(map[uint32][]netip.Prefix{in.row.ID: in.sources}), w.cut(f, in, nil))
 }
 

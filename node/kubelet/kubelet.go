@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -33,6 +34,9 @@ type Config struct {
 	settings.Input
 	// NodeName is the name of the Node object.
 	NodeName string
+	// SecondIP is the node's address of the other family; not valid if there is none. The
+	// kubelet does not listen there.
+	SecondIP netip.Addr
 	// Kubeconfig is the kubelet's identity at the API server. It is read at
 	// start; the certificate files it names are watched. Empty with
 	// Input.Standalone.
@@ -175,7 +179,7 @@ func kubeletServer(cfg Config) (*options.KubeletServer, error) {
 	flags := options.NewKubeletFlags()
 	flags.KubeConfig = cfg.Kubeconfig
 	flags.HostnameOverride = cfg.NodeName
-	flags.NodeIP = cfg.NodeIP.String()
+	flags.NodeIP = cfg.nodeIPs()
 	flags.RootDirectory = cfg.RootDir
 	flags.CertDirectory = filepath.Join(cfg.RootDir, "pki")
 	flags.NodeLabels = settings.Labels(cfg.Input)
@@ -184,6 +188,14 @@ func kubeletServer(cfg Config) (*options.KubeletServer, error) {
 		return nil, fmt.Errorf("kubelet configuration (from cluster.yaml spec.node and the Machine): %w", err)
 	}
 	return server, nil
+}
+
+// nodeIPs is the kubelet's --node-ip.
+func (c Config) nodeIPs() string {
+	if !c.SecondIP.IsValid() {
+		return c.NodeIP.String()
+	}
+	return c.NodeIP.String() + "," + c.SecondIP.String()
 }
 
 func dependencies(ctx context.Context, cfg Config, server *options.KubeletServer) (*kubelet.Dependencies, error) {

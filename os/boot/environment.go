@@ -26,9 +26,11 @@ const (
 type Environment struct {
 	// Name of the node, in Kubernetes and as host name.
 	Name string `json:"name"`
-	// Address is the node's IP address, on interface Uplink.
-	Address string `json:"address"`
-	Uplink  string `json:"uplink"`
+	// Address is the node's IP address, on interface Uplink. Address6 is its IPv6 address
+	// there, or "" if it has none beside Address.
+	Address  string `json:"address"`
+	Address6 string `json:"address6,omitempty"`
+	Uplink   string `json:"uplink"`
 	// StateDir is the directory that becomes /var/lib/bothy.
 	StateDir string `json:"stateDir"`
 	// BinDir holds bothy and its helpers.

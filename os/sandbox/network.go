@@ -30,9 +30,14 @@ type Network struct {
 	Prefix      string `json:"prefix"`
 	HostAddress string `json:"hostAddress"`
 	NodeAddress string `json:"nodeAddress"`
+	// Prefix6 and so on are the same for IPv6; "" where the machine has none.
+	Prefix6      string `json:"prefix6,omitempty"`
+	HostAddress6 string `json:"hostAddress6,omitempty"`
+	NodeAddress6 string `json:"nodeAddress6,omitempty"`
 	// Forwarding lists the host interfaces whose forwarding was switched on
-	// and has to be switched off again.
-	Forwarding []string `json:"forwarding,omitempty"`
+	// and has to be switched off again; Forwarding6, for IPv6.
+	Forwarding  []string `json:"forwarding,omitempty"`
+	Forwarding6 []string `json:"forwarding6,omitempty"`
 }
 
 // candidates are tried in order; the first that no route of the host touches
@@ -55,7 +60,14 @@ func candidates(stateDir string) []netip.Prefix {
 // costs it new certificates and nothing else.
 func (n *Network) choose(node, stateDir string) error {
 	n.Link = linkName(node)
-	routes, err := usedPrefixes(n.Link)
+	if err := n.choose4(stateDir); err != nil {
+		return err
+	}
+	return n.choose6(stateDir)
+}
+
+func (n *Network) choose4(stateDir string) error {
+	routes, err := usedPrefixes(n.Link, unix.AF_INET)
 	if err != nil {
 		return err
 	}
@@ -90,8 +102,8 @@ func overlapping(p netip.Prefix, used []netip.Prefix) netip.Prefix {
 
 // usedPrefixes lists the destinations of the host's routes, all tables, except
 // default routes and those over our own link.
-func usedPrefixes(ownLink string) ([]netip.Prefix, error) {
-	routes, err := netlink.RouteListFiltered(unix.AF_INET, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+func usedPrefixes(ownLink string, family int) ([]netip.Prefix, error) {
+	routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
@@ -142,7 +154,7 @@ func (n *Network) attach(pid int) error {
 		return err
 	}
 	defer host.Close()
-	if err := n.configure(host, n.Link, n.HostAddress); err != nil {
+	if err := n.configure(host, n.Link, n.HostAddress, n.HostAddress6); err != nil {
 		return err
 	}
 	node, err := netlink.NewHandleAt(ns)
@@ -153,7 +165,7 @@ func (n *Network) attach(pid int) error {
 	if err := setUp(node, "lo"); err != nil {
 		return err
 	}
-	if err := n.configure(node, nodeInterface, n.NodeAddress); err != nil {
+	if err := n.configure(node, nodeInterface, n.NodeAddress, n.NodeAddress6); err != nil {
 		return err
 	}
 	return node.RouteAdd(&netlink.Route{Gw: net.ParseIP(n.HostAddress)})
@@ -162,7 +174,7 @@ func (n *Network) attach(pid int) error {
 // uplinkMTU keeps packets of the node as small as the host's way out wants
 // them; 0 leaves the choice to the kernel.
 func uplinkMTU() int {
-	name, err := defaultInterface()
+	name, err := defaultInterface(unix.AF_INET)
 	if err != nil || name == "" {
 		return 0
 	}
@@ -173,23 +185,38 @@ func uplinkMTU() int {
 	return link.Attrs().MTU
 }
 
-func (n *Network) configure(h *netlink.Handle, name, address string) error {
-	prefix, err := netip.ParsePrefix(n.Prefix)
-	if err != nil {
-		return err
-	}
+func (n *Network) configure(h *netlink.Handle, name, address, address6 string) error {
 	link, err := h.LinkByName(name)
 	if err != nil {
 		return fmt.Errorf("find link %s: %w", name, err)
+	}
+	if err := addAddress(h, link, address, n.Prefix); err != nil {
+		return err
+	}
+	if address6 != "" {
+		if err := addAddress(h, link, address6, n.Prefix6); err != nil {
+			return err
+		}
+	}
+	return setUp(h, name)
+}
+
+func addAddress(h *netlink.Handle, link netlink.Link, address, within string) error {
+	prefix, err := netip.ParsePrefix(within)
+	if err != nil {
+		return err
 	}
 	addr, err := netlink.ParseAddr(fmt.Sprintf("%s/%d", address, prefix.Bits()))
 	if err != nil {
 		return err
 	}
-	if err := h.AddrReplace(link, addr); err != nil {
-		return fmt.Errorf("give %s the address %s: %w", name, address, err)
+	if prefix.Addr().Is6() {
+		addr.Flags = unix.IFA_F_NODAD // nobody else is on the link
 	}
-	return setUp(h, name)
+	if err := h.AddrReplace(link, addr); err != nil {
+		return fmt.Errorf("give %s the address %s: %w", link.Attrs().Name, address, err)
+	}
+	return nil
 }
 
 func setUp(h *netlink.Handle, name string) error {
@@ -218,7 +245,7 @@ func (n *Network) detach() error {
 // openUplink lets the node reach what the host reaches, with the host's
 // address, if the host has a default route at all.
 func (n *Network) openUplink() error {
-	uplink, err := defaultInterface()
+	uplink, err := defaultInterface(unix.AF_INET)
 	if err != nil || uplink == "" {
 		return err
 	}
@@ -238,7 +265,7 @@ func (n *Network) openUplink() error {
 			n.Forwarding = append(n.Forwarding, name)
 		}
 	}
-	return n.masquerade()
+	return masquerade(n.Link, n.Prefix)
 }
 
 func (n *Network) closeUplink() error {
@@ -249,36 +276,40 @@ func (n *Network) closeUplink() error {
 		}
 	}
 	n.Forwarding = nil
+	if err := n.stopForwarding6(); err != nil {
+		return err
+	}
 	return n.unmasquerade()
 }
 
-func (n *Network) table() *nftables.Table {
-	return &nftables.Table{Family: nftables.TableFamilyIPv4, Name: n.Link}
-}
-
-// masquerade translates packets that come from the node's address and leave
+// masquerade translates packets that come from the node's addresses, which are in within, and leave
 // by any device but the node's link.
-func (n *Network) masquerade() error {
+func masquerade(nodeLink, within string) error {
 	conn, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("open nftables: %w", err)
 	}
-	prefix, err := netip.ParsePrefix(n.Prefix)
+	prefix, err := netip.ParsePrefix(within)
 	if err != nil {
 		return err
 	}
-	table := conn.AddTable(n.table())
+	// Where a header has its source address, and how long that is.
+	family, offset, length := nftables.TableFamilyIPv4, uint32(12), uint32(4)
+	if prefix.Addr().Is6() {
+		family, offset, length = nftables.TableFamilyIPv6, 8, 16
+	}
+	table := conn.AddTable(&nftables.Table{Family: family, Name: nodeLink})
 	chain := conn.AddChain(&nftables.Chain{
 		Name: "postrouting", Table: table, Type: nftables.ChainTypeNAT,
 		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
 	})
-	mask := net.CIDRMask(prefix.Bits(), 32)
+	mask := net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen())
 	conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4},
-		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: mask, Xor: make([]byte, 4)},
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: length, Mask: mask, Xor: make([]byte, length)},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: prefix.Addr().AsSlice()},
 		&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: interfaceName(n.Link)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: interfaceName(nodeLink)},
 		&expr.Masq{},
 	}})
 	if err := conn.Flush(); err != nil {
@@ -295,17 +326,20 @@ func (n *Network) unmasquerade() error {
 	if err != nil {
 		return nil //nolint:nilerr // without nftables there is no table to remove
 	}
-	tables, err := conn.ListTablesOfFamily(nftables.TableFamilyIPv4)
-	if err != nil {
-		return nil //nolint:nilerr // likewise
-	}
-	for _, t := range tables {
-		if t.Name == n.Link {
-			conn.DelTable(t)
-			return conn.Flush()
+	var errs []error
+	for _, family := range []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6} {
+		tables, err := conn.ListTablesOfFamily(family)
+		if err != nil {
+			continue // likewise
+		}
+		for _, t := range tables {
+			if t.Name == n.Link {
+				conn.DelTable(t)
+				errs = append(errs, conn.Flush())
+			}
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func interfaceName(name string) []byte {
@@ -314,8 +348,8 @@ func interfaceName(name string) []byte {
 	return b
 }
 
-func defaultInterface() (string, error) {
-	routes, err := netlink.RouteList(nil, unix.AF_INET)
+func defaultInterface(family int) (string, error) {
+	routes, err := netlink.RouteList(nil, family)
 	if err != nil {
 		return "", fmt.Errorf("list routes: %w", err)
 	}

@@ -140,7 +140,7 @@ func (n *Node) start(ctx context.Context, spec Spec) error {
 		return err
 	}
 	env := boot.Environment{
-		Name: n.Name, Address: n.Network.NodeAddress, Uplink: nodeInterface,
+		Name: n.Name, Address: n.Network.NodeAddress, Address6: n.Network.NodeAddress6, Uplink: nodeInterface,
 		StateDir: spec.StateDir, BinDir: spec.BinDir, ImageLayouts: spec.ImageLayouts,
 		CgroupRoot: n.CgroupRoot, Cgroup2Dir: cgroups.unified,
 		ResolvConf: hostResolvConf(), BootID: newBootID(), StartedAt: time.Now().UnixNano(),
@@ -157,7 +157,7 @@ func (n *Node) start(ctx context.Context, spec Spec) error {
 		return err
 	}
 	if !n.Isolated {
-		if err := n.Network.openUplink(); err != nil {
+		if err := errors.Join(n.Network.openUplink(), n.Network.openUplink6(n.PID)); err != nil {
 			return err
 		}
 	}

@@ -21,6 +21,7 @@ enum drop_reason {
 	REFUSED_NO_ENDPOINT,      /* answered with RST, ICMP or ECONNREFUSED */
 	REFUSED_NO_SERVICE,       /* same, no such port on this service address */
 	REFUSED_NO_FLOW,          /* same, state of the flow was lost */
+	DROP_LINK_SCOPE,          /* multicast to a pod's own link, on which nobody listens */
 	DROP_NO_LOCAL_ENDPOINT,   /* the traffic policy is Local and the endpoints are on other nodes */
 	DROP_SOURCE_RANGE,        /* the client is in none of loadBalancerSourceRanges */
 	DROP_REASONS

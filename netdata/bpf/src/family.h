@@ -105,3 +105,16 @@ static __always_inline int addr_loopback(const struct addr *a)
 	return !a->word[0] && !a->word[1] && !a->word[2] && a->word[3] == bpf_htonl(1);
 #endif
 }
+
+/*
+ * addr_link_scope: multicast that stays on its link, such as membership reports and neighbour
+ * discovery.
+ */
+static __always_inline int addr_link_scope(const struct addr *a)
+{
+#if FAMILY == 4
+	return (a->word[0] & bpf_htonl(0xffffff00)) == bpf_htonl(0xe0000000);
+#else
+	return (a->word[0] & bpf_htonl(0xff0f0000)) == bpf_htonl(0xff020000);
+#endif
+}

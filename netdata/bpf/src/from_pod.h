@@ -35,6 +35,8 @@ static __always_inline int handle_from_pod(struct __sk_buff *skb)
 	case PARSE_BAD:
 		return drop(DROP_MALFORMED);
 	}
+	if (addr_link_scope(&p.t.daddr))
+		return drop(DROP_LINK_SCOPE);
 	from = bpf_map_lookup_elem(&ifaces, &ifindex);
 	if (!from || !addr_equal(&from->addr, &p.t.saddr))
 		return drop(DROP_SPOOFED);

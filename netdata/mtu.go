@@ -1,0 +1,86 @@
+package netdata
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/bothy-os/bothy/netdata/cni"
+)
+
+// mtuRetry is how long a failed subscription waits for the next.
+const mtuRetry = time.Second
+
+// mtu is what a pod's interface may have: what leaves by the uplink must fit.
+func (n *Network) mtu() (int, error) {
+	dev, err := netlink.LinkByName(n.cfg.Uplink)
+	if err != nil {
+		return 0, fmt.Errorf("find uplink %q: %w", n.cfg.Uplink, err)
+	}
+	return dev.Attrs().MTU, nil
+}
+
+// followMTU gives the pods the MTU of the uplink whenever it changes, until ctx ends. The kernel
+// says when: nothing is looked at meanwhile.
+func (n *Network) followMTU(ctx context.Context, pods *cni.Server) {
+	for ctx.Err() == nil {
+		err := n.watchMTU(ctx, pods)
+		if ctx.Err() != nil {
+			return
+		}
+		n.log.Warn("cannot follow the uplink's MTU, will try again", "err", err)
+		timer := time.NewTimer(mtuRetry)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+		}
+	}
+}
+
+func (n *Network) watchMTU(ctx context.Context, pods *cni.Server) error {
+	changes, done := make(chan netlink.LinkUpdate), make(chan struct{})
+	var lost error
+	err := netlink.LinkSubscribeWithOptions(changes, done, netlink.LinkSubscribeOptions{ErrorCallback: func(err error) { lost = err }})
+	if err != nil {
+		return fmt.Errorf("watch interfaces: %w", err)
+	}
+	defer func() {
+		close(done)
+		for range changes { // until the subscription has ended
+		}
+	}()
+	// What changed before the subscription is seen here.
+	last, err := n.mtu()
+	if err != nil {
+		return err
+	}
+	n.applyMTU(pods, last)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case change, open := <-changes:
+			if !open {
+				return fmt.Errorf("watch interfaces: %w", lost)
+			}
+			attrs := change.Attrs()
+			if attrs.Name == n.cfg.Uplink && attrs.MTU != last {
+				last = attrs.MTU
+				n.log.Info("the uplink's MTU has changed", "uplink", n.cfg.Uplink, "mtu", last)
+				n.applyMTU(pods, last)
+			}
+		}
+	}
+}
+
+func (n *Network) applyMTU(pods *cni.Server, mtu int) {
+	const subject = "mtu"
+	if err := pods.SetMTU(mtu); err != nil {
+		n.notice(subject, fmt.Sprintf("some pods keep another MTU than the uplink's %d: %v", mtu, err))
+		return
+	}
+	n.notice(subject, "")
+}
