@@ -10,6 +10,7 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/bothy-os/bothy/api/v1alpha1"
 	"github.com/bothy-os/bothy/netdata/announce"
 	"github.com/bothy-os/bothy/netdata/pool"
 	"github.com/bothy-os/bothy/netdata/services"
@@ -20,6 +21,9 @@ import (
 func (n *Network) balancers(
 	client kubernetes.Interface, factory informers.SharedInformerFactory, k *kernel,
 ) ([]func(context.Context) error, error) {
+	if err := routePools(n.cfg); err != nil {
+		return nil, err
+	}
 	if len(n.cfg.Pools) == 0 {
 		return nil, k.Tables.SetAnnounced(nil, nil)
 	}
@@ -43,6 +47,33 @@ func (n *Network) balancers(
 	}
 	n.announcer.Store(announcer)
 	return []func(context.Context) error{allocate.Run, announcer.Run}, nil
+}
+
+// routePools has the stack refuse what arrives for an address of a pool and no program
+// translated: a port that no Service has. Otherwise it would be sent back to where it came from.
+func routePools(cfg Config) error {
+	if err := removeRoutesOf(poolRouteProtocol); err != nil {
+		return err
+	}
+	for _, p := range cfg.Pools {
+		for _, text := range p.Addresses {
+			r, err := v1alpha1.ParseAddressRange(text)
+			if err != nil {
+				return fmt.Errorf("pool %s: %w", p.Name, err)
+			}
+			if !cfg.has(r.First) {
+				continue
+			}
+			for _, prefix := range r.Prefixes() {
+				route := unreachableRoute(prefix)
+				route.Protocol = poolRouteProtocol
+				if err := netlink.RouteReplace(route); err != nil {
+					return fmt.Errorf("add unreachable route for %s of pool %s: %w", prefix, p.Name, err)
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // announceUplink finds the uplink and has it hear neighbour solicitations: those for an IPv6

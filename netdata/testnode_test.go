@@ -108,6 +108,7 @@ type testNode struct {
 	dir     string
 	network *Network
 	stop    func()
+	ports   []any // host ports of the next pod
 }
 
 var (

@@ -136,3 +136,24 @@ func validateRange(p *problems, at, text, pool string, used []taken) []taken {
 	}
 	return append(used, taken{r, fmt.Sprintf("%s of pool %q", text, pool)})
 }
+
+// Prefixes are the fewest prefixes that together are the range.
+func (r AddressRange) Prefixes() []netip.Prefix {
+	var out []netip.Prefix
+	for at := r.First; ; {
+		p := netip.PrefixFrom(at, at.BitLen())
+		for p.Bits() > 0 {
+			wider := netip.PrefixFrom(at, p.Bits()-1)
+			if wider.Masked().Addr() != at || r.Last.Less(lastOf(wider)) {
+				break
+			}
+			p = wider
+		}
+		out = append(out, p)
+		last := lastOf(p)
+		if !last.Less(r.Last) {
+			return out
+		}
+		at = last.Next()
+	}
+}

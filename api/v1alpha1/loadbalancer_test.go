@@ -43,3 +43,26 @@ func TestLoadBalancerPools(t *testing.T) {
 		}
 	}
 }
+
+func TestPrefixesOfARange(t *testing.T) {
+	for text, want := range map[string]string{
+		"192.0.2.7":                 "192.0.2.7/32",
+		"192.0.2.0/24":              "192.0.2.0/24",
+		"192.0.2.1-192.0.2.6":       "192.0.2.1/32 192.0.2.2/31 192.0.2.4/31 192.0.2.6/32",
+		"0.0.0.0-255.255.255.255":   "0.0.0.0/0",
+		"255.255.255.254/31":        "255.255.255.254/31",
+		"2001:db8::1-2001:db8::100": "2001:db8::1/128 2001:db8::2/127 2001:db8::4/126 2001:db8::8/125 2001:db8::10/124 2001:db8::20/123 2001:db8::40/122 2001:db8::80/121 2001:db8::100/128",
+	} {
+		r, err := ParseAddressRange(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, p := range r.Prefixes() {
+			got = append(got, p.String())
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s: %v, want %s", text, got, want)
+		}
+	}
+}
