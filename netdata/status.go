@@ -8,6 +8,7 @@ import (
 	"github.com/bothy-os/bothy/netdata/dns"
 	"github.com/bothy-os/bothy/netdata/loader"
 	tables "github.com/bothy-os/bothy/netdata/maps"
+	"github.com/bothy-os/bothy/netdata/policy"
 	"github.com/bothy-os/bothy/netdata/services"
 )
 
@@ -23,6 +24,7 @@ type Status struct {
 	PodRanges []netip.Prefix  `json:"podRanges,omitempty"`
 	Pods      int             `json:"pods"`
 	Services  services.Status `json:"services"`
+	Policy    policy.Status   `json:"policy"`
 	// Announced are the load balancer addresses that this node answers for.
 	Announced []netip.Addr     `json:"announced,omitempty"`
 	DNS       dns.Status       `json:"dns"`
@@ -58,6 +60,7 @@ func (n *Network) Status() Status {
 	s.Drops, err = k.Tables.Drops()
 	note(err)
 	s.Flows = k.flows.Status()
+	s.Policy = k.policy.Status()
 	if c := n.controller.Load(); c != nil {
 		s.Services = c.Status()
 	}

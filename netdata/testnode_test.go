@@ -109,6 +109,8 @@ type testNode struct {
 	network *Network
 	stop    func()
 	ports   []any // host ports of the next pod
+	// api knows the pods that are made, while it is set. Without, they are no pods of a cluster.
+	api *fakeAPI
 }
 
 var (

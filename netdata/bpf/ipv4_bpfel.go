@@ -151,10 +151,26 @@ type IPv4Peer struct {
 	ServicePort uint16
 }
 
+type IPv4PeerKey struct {
+	_    structs.HostLayout
+	Bits uint32
+	Addr IPv4Addr
+}
+
 type IPv4RangeKey struct {
 	_      structs.HostLayout
 	Prefix uint32
 	Addr   IPv4Addr
+}
+
+type IPv4RuleKey struct {
+	_       structs.HostLayout
+	Bits    uint32
+	Subject uint32
+	Peer    uint32
+	Proto   uint8
+	Pad     uint8
+	Port    uint16
 }
 
 type IPv4Service struct {
@@ -213,6 +229,8 @@ const (
 	IPv4MapIfaces          = "ifaces"
 	IPv4MapNats            = "nats"
 	IPv4MapNodeAddrs       = "node_addrs"
+	IPv4MapPolicyPeers     = "policy_peers"
+	IPv4MapPolicyRules     = "policy_rules"
 	IPv4MapServices        = "services"
 	IPv4MapSlots           = "slots"
 	IPv4MapSockPeers       = "sock_peers"
@@ -304,6 +322,8 @@ type IPv4MapSpecs struct {
 	Ifaces        *ebpf.MapSpec `ebpf:"ifaces"`
 	Nats          *ebpf.MapSpec `ebpf:"nats"`
 	NodeAddrs     *ebpf.MapSpec `ebpf:"node_addrs"`
+	PolicyPeers   *ebpf.MapSpec `ebpf:"policy_peers"`
+	PolicyRules   *ebpf.MapSpec `ebpf:"policy_rules"`
 	Services      *ebpf.MapSpec `ebpf:"services"`
 	Slots         *ebpf.MapSpec `ebpf:"slots"`
 	SockPeers     *ebpf.MapSpec `ebpf:"sock_peers"`
@@ -349,6 +369,8 @@ type IPv4Maps struct {
 	Ifaces        *ebpf.Map `ebpf:"ifaces"`
 	Nats          *ebpf.Map `ebpf:"nats"`
 	NodeAddrs     *ebpf.Map `ebpf:"node_addrs"`
+	PolicyPeers   *ebpf.Map `ebpf:"policy_peers"`
+	PolicyRules   *ebpf.Map `ebpf:"policy_rules"`
 	Services      *ebpf.Map `ebpf:"services"`
 	Slots         *ebpf.Map `ebpf:"slots"`
 	SockPeers     *ebpf.Map `ebpf:"sock_peers"`
@@ -369,6 +391,8 @@ func (m *IPv4Maps) Close() error {
 		m.Ifaces,
 		m.Nats,
 		m.NodeAddrs,
+		m.PolicyPeers,
+		m.PolicyRules,
 		m.Services,
 		m.Slots,
 		m.SockPeers,

@@ -150,10 +150,26 @@ type IPv6Peer struct {
 	ServicePort uint16
 }
 
+type IPv6PeerKey struct {
+	_    structs.HostLayout
+	Bits uint32
+	Addr IPv6Addr
+}
+
 type IPv6RangeKey struct {
 	_      structs.HostLayout
 	Prefix uint32
 	Addr   IPv6Addr
+}
+
+type IPv6RuleKey struct {
+	_       structs.HostLayout
+	Bits    uint32
+	Subject uint32
+	Peer    uint32
+	Proto   uint8
+	Pad     uint8
+	Port    uint16
 }
 
 type IPv6Service struct {
@@ -212,6 +228,8 @@ const (
 	IPv6MapIfaces        = "ifaces"
 	IPv6MapNats          = "nats"
 	IPv6MapNodeAddrs     = "node_addrs"
+	IPv6MapPolicyPeers   = "policy_peers"
+	IPv6MapPolicyRules   = "policy_rules"
 	IPv6MapServices      = "services"
 	IPv6MapSlots         = "slots"
 	IPv6MapSockPeers     = "sock_peers"
@@ -295,6 +313,8 @@ type IPv6MapSpecs struct {
 	Ifaces        *ebpf.MapSpec `ebpf:"ifaces"`
 	Nats          *ebpf.MapSpec `ebpf:"nats"`
 	NodeAddrs     *ebpf.MapSpec `ebpf:"node_addrs"`
+	PolicyPeers   *ebpf.MapSpec `ebpf:"policy_peers"`
+	PolicyRules   *ebpf.MapSpec `ebpf:"policy_rules"`
 	Services      *ebpf.MapSpec `ebpf:"services"`
 	Slots         *ebpf.MapSpec `ebpf:"slots"`
 	SockPeers     *ebpf.MapSpec `ebpf:"sock_peers"`
@@ -340,6 +360,8 @@ type IPv6Maps struct {
 	Ifaces        *ebpf.Map `ebpf:"ifaces"`
 	Nats          *ebpf.Map `ebpf:"nats"`
 	NodeAddrs     *ebpf.Map `ebpf:"node_addrs"`
+	PolicyPeers   *ebpf.Map `ebpf:"policy_peers"`
+	PolicyRules   *ebpf.Map `ebpf:"policy_rules"`
 	Services      *ebpf.Map `ebpf:"services"`
 	Slots         *ebpf.Map `ebpf:"slots"`
 	SockPeers     *ebpf.Map `ebpf:"sock_peers"`
@@ -360,6 +382,8 @@ func (m *IPv6Maps) Close() error {
 		m.Ifaces,
 		m.Nats,
 		m.NodeAddrs,
+		m.PolicyPeers,
+		m.PolicyRules,
 		m.Services,
 		m.Slots,
 		m.SockPeers,

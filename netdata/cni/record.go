@@ -17,8 +17,9 @@ import (
 // record is what must be remembered of an attachment.
 type record struct {
 	wire.Attachment
-	Pod   string `json:"pod,omitempty"`
-	Netns string `json:"netns"`
+	Pod    string `json:"pod,omitempty"`
+	PodUID string `json:"podUID,omitempty"`
+	Netns  string `json:"netns"`
 	// Addrs are the pod's addresses, one of each family of the node. The first is its IP,
 	// in the words of Kubernetes.
 	Addrs []netip.Addr `json:"addrs"`
@@ -26,6 +27,11 @@ type record struct {
 	Dev string `json:"dev"`
 	// Ports are those of the node that lead to the pod.
 	Ports []wire.PortMapping `json:"ports,omitempty"`
+}
+
+func (r record) pod() Pod {
+	namespace, name, _ := strings.Cut(r.Pod, "/")
+	return Pod{Namespace: namespace, Name: name, UID: r.PodUID}
 }
 
 // records is a directory with one file per attachment.

@@ -463,8 +463,14 @@ func FuzzPrograms(f *testing.F) {
 	f.Add(tcp(far+":5000", node+":30080", flagSYN).frame())
 	e := packet{src: ap(podB + ":0"), dst: ap(podA + ":0"), proto: protoICMP, icmpType: 3, icmpCode: 3, payload: make([]byte, 28)}
 	f.Add(e.frame())
+	f.Add(sctp(podA+":1000", "10.96.0.20:3868", 1, false).frame())
+	for _, part := range fragment(udp(podA+":1000", "10.96.0.21:80"), 8) {
+		f.Add(part)
+	}
 	b := load(f)
 	b.service("10.96.0.20:80", maps.TCP, 0, 0, podB+":8080")
+	b.service("10.96.0.20:3868", maps.SCTP, 2, 0, podB+":13868")
+	b.service("0.0.0.0:30081", maps.UDP, 3, 0, farPod+":8080")
 	b.service(node+":30080", maps.TCP, 1, 0, podA+":8080")
 	b.must(b.Tables.SetServicesSynced())
 	f.Fuzz(func(t *testing.T, frame []byte) {

@@ -10,8 +10,8 @@
 #pragma once
 
 #include "announce.h"
-#include "balance.h"
 #include "forward.h"
+#include "reset.h"
 
 /* An answer from elsewhere to what a pod asked of a service. */
 static __always_inline int answers_pod(const struct nat *n)
@@ -41,7 +41,7 @@ static __always_inline enum step translate_from_ext(struct __sk_buff *skb, struc
 
 static __always_inline int flow_from_ext(struct __sk_buff *skb, struct packet *p)
 {
-	int verdict = TC_ACT_SHOT;
+	int verdict = TC_ACT_SHOT, why;
 	enum step s = translate_from_ext(skb, p, &verdict);
 	struct endpoint *to = bpf_map_lookup_elem(&endpoints, &p->t.daddr);
 
@@ -52,8 +52,11 @@ static __always_inline int flow_from_ext(struct __sk_buff *skb, struct packet *p
 	}
 	if (s == STEP_VERDICT)
 		return verdict;
-	if (to || s == STEP_TRANSLATED)
-		ct_track(p, s == STEP_TRANSLATED ? FLOW_NAT : 0);
+	if (to || s == STEP_TRANSLATED) {
+		why = ct_track(p, s == STEP_TRANSLATED ? FLOW_NAT : 0, ORIGIN_OUTSIDE);
+		if (why && deny(skb, p, why) == STEP_VERDICT)
+			return TC_ACT_SHOT;
+	}
 	if (to)
 		return deliver(skb, to);
 	if (s == STEP_AS_IS || is_node_addr(&p->t.daddr))
@@ -64,16 +67,20 @@ static __always_inline int flow_from_ext(struct __sk_buff *skb, struct packet *p
 static __always_inline int error_from_ext(struct __sk_buff *skb, struct packet *p)
 {
 	int verdict = TC_ACT_SHOT;
+	enum step s = translate_error(skb, p, NAT_EXT, &verdict), again;
 	struct endpoint *to;
 
-	if (translate_error(skb, p, NAT_EXT, &verdict) == STEP_VERDICT)
+	if (s == STEP_VERDICT)
 		return verdict;
 	to = bpf_map_lookup_elem(&endpoints, &p->t.daddr);
 	if (!to)
 		return PASS;
 	/* As for flows: the pod knows the service, not the backend. */
-	if (translate_error(skb, p, NAT_POD, &verdict) == STEP_VERDICT)
+	again = translate_error(skb, p, NAT_POD, &verdict);
+	if (again == STEP_VERDICT)
 		return verdict;
+	if (judge_stray(skb, p, s == STEP_TRANSLATED || again == STEP_TRANSLATED, ORIGIN_OUTSIDE))
+		return TC_ACT_SHOT;
 	return deliver(skb, to);
 }
 
@@ -101,5 +108,7 @@ static __always_inline int handle_from_ext(struct __sk_buff *skb)
 			return verdict;
 	}
 	to = bpf_map_lookup_elem(&endpoints, &p.t.daddr);
-	return to ? deliver(skb, to) : PASS;
+	if (!to)
+		return PASS;
+	return judge_stray(skb, &p, 0, ORIGIN_OUTSIDE) ? TC_ACT_SHOT : deliver(skb, to);
 }

@@ -89,10 +89,13 @@ static __always_inline int parse_l4(struct __sk_buff *skb, struct packet *p)
 		p->tcp_flags = h[13];
 		return PARSE_OK;
 	case IPPROTO_SCTP:
-		if (p->l4_len < SCTP_CHUNK + 4 || bpf_skb_load_bytes(skb, p->l4, h, SCTP_CHUNK + 1))
+		if (p->l4_len < SCTP_CHUNK || bpf_skb_load_bytes(skb, p->l4, h, 4))
 			return PARSE_BAD;
 		__builtin_memcpy(&p->t.sport, h, 4);
-		p->tcp_flags = sctp_flags(h[SCTP_CHUNK]);
+		h[0] = 0; /* DATA, which stands for all that begins and ends nothing */
+		if (p->l4_len > SCTP_CHUNK && bpf_skb_load_bytes(skb, p->l4 + SCTP_CHUNK, h, 1))
+			return PARSE_BAD;
+		p->tcp_flags = sctp_flags(h[0]);
 		return PARSE_OK;
 	case IPPROTO_UDP:
 		if (p->l4_len < 8 || bpf_skb_load_bytes(skb, p->l4, h, 4))

@@ -23,7 +23,7 @@ static __always_inline int handle_to_ext(struct __sk_buff *skb)
 		case STEP_TRANSLATED:
 			/* A pod's flow was tracked where the pod sent it, a host process's was not. */
 			if (!pod)
-				ct_track(&p, FLOW_NAT);
+				ct_track(&p, FLOW_NAT, ORIGIN_NODE);
 			return PASS;
 		case STEP_AS_IS:
 			return pod && needs_masquerade(&p.t.daddr) ? masquerade(skb, &p) : PASS;
