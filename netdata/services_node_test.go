@@ -13,6 +13,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/bothy-os/bothy/api/v1alpha1"
@@ -107,7 +108,7 @@ func (n *testNode) loadBalancer(t *testing.T, api *fakeAPI, a, b pod) {
 	endpoints := slice("web", 8080, a)
 	api.put(endpoints)
 	six := sliceOf("web", 8080, a.addr6)
-	six.Name = "web-6"
+	six.Name, six.AddressType = "web-6", discoveryv1.AddressTypeIPv6
 	api.put(six)
 	api.put(svc)
 	wait(t, "the address to be answered", func() error {

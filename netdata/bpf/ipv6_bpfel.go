@@ -62,6 +62,33 @@ type IPv6Endpoint struct {
 	Flags    uint16
 }
 
+type IPv6Event struct {
+	_         structs.HostLayout
+	Time      uint64
+	Src       [4]uint32
+	Dst       [4]uint32
+	Asked     [4]uint32
+	Sport     uint16
+	Dport     uint16
+	AskedPort uint16
+	Length    uint16
+	Kind      uint8
+	Reason    uint8
+	Hook      uint8
+	Family    uint8
+	Proto     uint8
+	TcpFlags  uint8
+	Flow      uint16
+}
+
+type IPv6EventCpu struct {
+	_       structs.HostLayout
+	Lost    uint64
+	Window  uint32
+	Used    uint32
+	Scratch [10]uint32
+}
+
 type IPv6Flow struct {
 	_        structs.HostLayout
 	Seen     uint32
@@ -88,6 +115,12 @@ type IPv6Iface struct {
 	_        structs.HostLayout
 	Addr     IPv6Addr
 	Identity uint32
+}
+
+type IPv6Listener struct {
+	_      structs.HostLayout
+	Kinds  uint32
+	Budget uint32
 }
 
 type IPv6Nat struct {
@@ -224,6 +257,9 @@ const (
 	IPv6MapDatagramPeers = "datagram_peers"
 	IPv6MapDrops         = "drops"
 	IPv6MapEndpoints     = "endpoints"
+	IPv6MapEventControl  = "event_control"
+	IPv6MapEventCpus     = "event_cpus"
+	IPv6MapEventRing     = "event_ring"
 	IPv6MapFragments     = "fragments"
 	IPv6MapIfaces        = "ifaces"
 	IPv6MapNats          = "nats"
@@ -245,6 +281,7 @@ const (
 	IPv6ProgToExt        = "to_ext"
 	IPv6ProgToPod        = "to_pod"
 	IPv6VarCfg           = "cfg"
+	IPv6VarEventType     = "event_type"
 )
 
 // LoadIPv6 returns the embedded CollectionSpec for IPv6.
@@ -309,6 +346,9 @@ type IPv6MapSpecs struct {
 	DatagramPeers *ebpf.MapSpec `ebpf:"datagram_peers"`
 	Drops         *ebpf.MapSpec `ebpf:"drops"`
 	Endpoints     *ebpf.MapSpec `ebpf:"endpoints"`
+	EventControl  *ebpf.MapSpec `ebpf:"event_control"`
+	EventCpus     *ebpf.MapSpec `ebpf:"event_cpus"`
+	EventRing     *ebpf.MapSpec `ebpf:"event_ring"`
 	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
 	Ifaces        *ebpf.MapSpec `ebpf:"ifaces"`
 	Nats          *ebpf.MapSpec `ebpf:"nats"`
@@ -327,7 +367,8 @@ type IPv6MapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type IPv6VariableSpecs struct {
-	Cfg *ebpf.VariableSpec `ebpf:"cfg"`
+	Cfg       *ebpf.VariableSpec `ebpf:"cfg"`
+	EventType *ebpf.VariableSpec `ebpf:"event_type"`
 }
 
 // IPv6Objects contains all objects after they have been loaded into the kernel.
@@ -356,6 +397,9 @@ type IPv6Maps struct {
 	DatagramPeers *ebpf.Map `ebpf:"datagram_peers"`
 	Drops         *ebpf.Map `ebpf:"drops"`
 	Endpoints     *ebpf.Map `ebpf:"endpoints"`
+	EventControl  *ebpf.Map `ebpf:"event_control"`
+	EventCpus     *ebpf.Map `ebpf:"event_cpus"`
+	EventRing     *ebpf.Map `ebpf:"event_ring"`
 	Fragments     *ebpf.Map `ebpf:"fragments"`
 	Ifaces        *ebpf.Map `ebpf:"ifaces"`
 	Nats          *ebpf.Map `ebpf:"nats"`
@@ -378,6 +422,9 @@ func (m *IPv6Maps) Close() error {
 		m.DatagramPeers,
 		m.Drops,
 		m.Endpoints,
+		m.EventControl,
+		m.EventCpus,
+		m.EventRing,
 		m.Fragments,
 		m.Ifaces,
 		m.Nats,
@@ -397,7 +444,8 @@ func (m *IPv6Maps) Close() error {
 //
 // It can be passed to LoadIPv6Objects or ebpf.CollectionSpec.LoadAndAssign.
 type IPv6Variables struct {
-	Cfg *ebpf.Variable `ebpf:"cfg"`
+	Cfg       *ebpf.Variable `ebpf:"cfg"`
+	EventType *ebpf.Variable `ebpf:"event_type"`
 }
 
 // IPv6Programs contains all programs after they have been loaded into the kernel.

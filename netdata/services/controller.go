@@ -8,6 +8,7 @@ import (
 	"maps"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -43,6 +44,9 @@ type Controller struct {
 
 	zoneMu sync.Mutex
 	node   Node
+
+	latency latency
+	live    atomic.Pointer[run]
 
 	mu     sync.Mutex
 	status Status
@@ -130,6 +134,7 @@ func (c *Controller) Run(ctx context.Context, ready func()) error {
 	if !cache.WaitForCacheSync(ctx.Done(), serviceSync.HasSynced, sliceSync.HasSynced, nodeSync) {
 		return nil
 	}
+	c.live.Store(r)
 	if err := r.applyAll(); err != nil {
 		return err
 	}
@@ -176,6 +181,7 @@ func (r *run) next() bool {
 		r.queue.AddRateLimited(key)
 		return true
 	}
+	r.latency.end(key)
 	r.queue.Forget(key)
 	return true
 }
@@ -261,6 +267,7 @@ func (r *run) handler(key func(any) string) cache.ResourceEventHandler {
 			obj = unknown.Obj
 		}
 		if k := key(obj); k != "" {
+			r.latency.begin(k)
 			r.queue.Add(k)
 		}
 	}

@@ -54,7 +54,7 @@ static __always_inline int flow_from_ext(struct __sk_buff *skb, struct packet *p
 		return verdict;
 	if (to || s == STEP_TRANSLATED) {
 		why = ct_track(p, s == STEP_TRANSLATED ? FLOW_NAT : 0, ORIGIN_OUTSIDE);
-		if (why && deny(skb, p, why) == STEP_VERDICT)
+		if (why && deny(skb, p, why, AT_FROM_EXT) == STEP_VERDICT)
 			return TC_ACT_SHOT;
 	}
 	if (to)
@@ -66,7 +66,7 @@ static __always_inline int flow_from_ext(struct __sk_buff *skb, struct packet *p
 
 static __always_inline int error_from_ext(struct __sk_buff *skb, struct packet *p)
 {
-	int verdict = TC_ACT_SHOT;
+	int verdict = TC_ACT_SHOT, why;
 	enum step s = translate_error(skb, p, NAT_EXT, &verdict), again;
 	struct endpoint *to;
 
@@ -79,14 +79,13 @@ static __always_inline int error_from_ext(struct __sk_buff *skb, struct packet *
 	again = translate_error(skb, p, NAT_POD, &verdict);
 	if (again == STEP_VERDICT)
 		return verdict;
-	if (judge_stray(skb, p, s == STEP_TRANSLATED || again == STEP_TRANSLATED, ORIGIN_OUTSIDE))
-		return TC_ACT_SHOT;
-	return deliver(skb, to);
+	why = judge_stray(skb, p, s == STEP_TRANSLATED || again == STEP_TRANSLATED, ORIGIN_OUTSIDE);
+	return why ? drop(why) : deliver(skb, to);
 }
 
 static __always_inline int handle_from_ext(struct __sk_buff *skb)
 {
-	int verdict = PASS;
+	int verdict = PASS, why;
 	struct endpoint *to;
 	struct packet p = {};
 
@@ -110,5 +109,6 @@ static __always_inline int handle_from_ext(struct __sk_buff *skb)
 	to = bpf_map_lookup_elem(&endpoints, &p.t.daddr);
 	if (!to)
 		return PASS;
-	return judge_stray(skb, &p, 0, ORIGIN_OUTSIDE) ? TC_ACT_SHOT : deliver(skb, to);
+	why = judge_stray(skb, &p, 0, ORIGIN_OUTSIDE);
+	return why ? drop(why) : deliver(skb, to);
 }

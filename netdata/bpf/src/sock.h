@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include "events.h"
 #include "service.h"
 
 #define ECONNREFUSED 111
@@ -79,11 +80,24 @@ static __always_inline void remember_peer(struct bpf_sock_addr *ctx, const struc
 	bpf_map_update_elem(&datagram_peers, &key, &row, BPF_ANY);
 }
 
-static __always_inline int sock_refuse(enum drop_reason why, int error)
+/* Like drop(), the result carries the reason to the program's entry. */
+static __always_inline int sock_refuse(enum drop_reason why)
 {
-	count(why);
-	bpf_set_retval(-error);
-	return SOCK_DENY;
+	return SOCK_DENY | why << REASON_SHIFT;
+}
+
+static __always_inline void event_connect(struct bpf_sock_addr *ctx, const struct addr *dst, __be16 port,
+					  const struct slot *backend)
+{
+	struct tuple t = {
+		.saddr = CFG_ADDR(node),
+		.daddr = backend->addr,
+		.dport = backend->port,
+		.proto = ctx->protocol,
+	};
+	struct slot asked = { .addr = *dst, .port = port };
+
+	event_socket(&t, &asked, EVENT_CONNECT, DROP_NONE);
 }
 
 static __always_inline int sock_forward(struct bpf_sock_addr *ctx, enum sock_family f, int connected)
@@ -98,21 +112,40 @@ static __always_inline int sock_forward(struct bpf_sock_addr *ctx, enum sock_fam
 	t.proto = ctx->protocol;
 	switch (pick_backend(&t, SCOPE_CLUSTER, &backend)) {
 	case PICK_REFUSE_NO_ENDPOINT:
-		return sock_refuse(REFUSED_NO_ENDPOINT, ECONNREFUSED);
+		return sock_refuse(REFUSED_NO_ENDPOINT);
 	case PICK_REFUSE_NO_SERVICE:
-		return sock_refuse(REFUSED_NO_SERVICE, ECONNREFUSED);
+		return sock_refuse(REFUSED_NO_SERVICE);
 	/* A process that may not get there learns it at once; only packets are dropped. */
 	case PICK_DROP_NO_LOCAL_ENDPOINT:
-		return sock_refuse(DROP_NO_LOCAL_ENDPOINT, EHOSTUNREACH);
+		return sock_refuse(DROP_NO_LOCAL_ENDPOINT);
 	case PICK_DROP_SOURCE_RANGE:
-		return sock_refuse(DROP_SOURCE_RANGE, EHOSTUNREACH);
+		return sock_refuse(DROP_SOURCE_RANGE);
 	case PICK_BACKEND:
 		remember_peer(ctx, &t.daddr, t.dport, &backend, connected);
+		if (connected)
+			event_connect(ctx, &t.daddr, t.dport, &backend);
 		sock_addr_set(ctx, f, &backend.addr, backend.port);
 		return SOCK_ALLOW;
 	default:
 		return SOCK_ALLOW;
 	}
+}
+
+/* sock_settle turns what sock_forward decided into what the kernel is told: see settle(). */
+static __always_inline int sock_settle(struct bpf_sock_addr *ctx, enum sock_family f, int verdict)
+{
+	enum drop_reason why = verdict >> REASON_SHIFT;
+	struct tuple t = { .saddr = CFG_ADDR(node), .dport = (__be16)ctx->user_port, .proto = ctx->protocol };
+	struct slot none = {};
+
+	if (verdict < 1 << REASON_SHIFT)
+		return verdict;
+	count_at(why, AT_SOCKET);
+	/* What was refused is still addressed as the process addressed it. */
+	if (sock_addr_get(ctx, f, &t.daddr))
+		event_socket(&t, &none, EVENT_REFUSE, why);
+	bpf_set_retval(why == DROP_NO_LOCAL_ENDPOINT || why == DROP_SOURCE_RANGE ? -EHOSTUNREACH : -ECONNREFUSED);
+	return SOCK_DENY;
 }
 
 /* sock_backward gives the process the address it asked for, not the one it got. */
