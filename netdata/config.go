@@ -109,6 +109,11 @@ func (c Config) has(a netip.Addr) bool {
 	return slices.ContainsFunc(c.NodeIPs, func(ip netip.Addr) bool { return sameFamily(ip, a) })
 }
 
+// lacking are the service ranges of families that the node does not have.
+func (c Config) lacking() []netip.Prefix {
+	return slices.DeleteFunc(slices.Clone(c.ServiceCIDRs), func(p netip.Prefix) bool { return c.has(p.Addr()) })
+}
+
 // mine are the ranges of families that the node has, in the order of its addresses.
 func (c Config) mine(ranges []netip.Prefix) []netip.Prefix {
 	var out []netip.Prefix

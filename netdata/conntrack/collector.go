@@ -51,6 +51,8 @@ type Status struct {
 	Flows     int `json:"flows"`
 	Removed   int `json:"removedLastSweep"`
 	Forgotten int `json:"forgottenAddresses"`
+	// States counts the flows that stayed.
+	States map[maps.FlowState]int `json:"states,omitempty"`
 }
 
 // New only stores its arguments.
@@ -136,11 +138,14 @@ func (c *Collector) Sweep(now uint32) (flows, removed int, err error) {
 	c.mu.Unlock()
 
 	var over []maps.Tuple
+	states := map[maps.FlowState]int{}
 	err = c.table.Flows(func(f maps.Flow) {
 		flows++
 		if gone[f.Tuple.Src.Addr()] || gone[f.Tuple.Dst.Addr()] || expired(f, now) {
 			over = append(over, f.Tuple)
+			return
 		}
+		states[f.Flags.State()]++
 	})
 	for _, t := range over {
 		err = errors.Join(err, c.remove(t))
@@ -160,6 +165,7 @@ func (c *Collector) Sweep(now uint32) (flows, removed int, err error) {
 	}
 	c.status.Flows = flows - len(over)
 	c.status.Removed = len(over)
+	c.status.States = states // never written again
 	c.status.Forgotten += len(gone)
 	return flows, len(over), nil
 }
