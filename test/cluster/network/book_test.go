@@ -10,7 +10,8 @@ import (
 )
 
 // grace is how long after the acknowledged removal of an endpoint somebody may still be
-// given to it. What this machine keeps the test itself waiting for a core comes on top.
+// given to it. On top comes, twice, what this machine keeps the test itself waiting for a
+// core: the agent has to be woken to hear of the removal, and again to end flows.
 const grace = 100 * time.Millisecond
 
 // book knows which endpoints were removed and when, and who was given to one nevertheless.
@@ -84,7 +85,7 @@ func (b *book) lagged(by time.Duration) {
 func (b *book) verdict() []string {
 	out := slices.Clone(b.wrong)
 	for _, u := range b.late {
-		if u.after > grace+b.lag {
+		if u.after > grace+2*b.lag {
 			out = append(out, fmt.Sprintf("%s begun %s after the removal of %s was answered by it", u.what, u.after.Round(time.Millisecond), u.backend))
 		}
 	}
