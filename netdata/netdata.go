@@ -43,8 +43,8 @@ type Network struct {
 	// overhead is how many bytes of a packet to another node tunnels take.
 	overhead        atomic.Int32
 	overheadChanged chan struct{}
-	names      *names
-	metrics    *metrics
+	names           *names
+	metrics         *metrics
 
 	mu        sync.Mutex
 	podRanges []netip.Prefix
