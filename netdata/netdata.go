@@ -1,6 +1,7 @@
 package netdata
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 	"github.com/bothy-os/bothy/netdata/flows"
 	"github.com/bothy-os/bothy/netdata/loader"
 	"github.com/bothy-os/bothy/netdata/maps"
+	"github.com/bothy-os/bothy/netdata/nodes"
 	"github.com/bothy-os/bothy/netdata/policy"
 	"github.com/bothy-os/bothy/netdata/services"
 )
@@ -37,8 +39,12 @@ type Network struct {
 	kernel     atomic.Pointer[kernel]
 	server     atomic.Pointer[cni.Server]
 	controller atomic.Pointer[services.Controller]
-	names      *names
-	metrics    *metrics
+	nodes      atomic.Pointer[nodes.Controller]
+	// overhead is how many bytes of a packet to another node tunnels take.
+	overhead        atomic.Int32
+	overheadChanged chan struct{}
+	names           *names
+	metrics         *metrics
 
 	mu        sync.Mutex
 	podRanges []netip.Prefix
@@ -55,7 +61,7 @@ type kernel struct {
 
 // New checks the configuration. Nothing is touched before the components run.
 func New(cfg Config) (*Network, error) {
-	clusterDNS := cfg.ClusterDNS
+	given := cfg
 	cfg, err := cfg.check()
 	if err != nil {
 		return nil, err
@@ -63,26 +69,32 @@ func New(cfg Config) (*Network, error) {
 	log := cfg.Log
 	n := &Network{
 		cfg:        cfg,
-		clusterDNS: clusterDNS,
+		clusterDNS: given.ClusterDNS,
 		log:        log,
 		notices:    map[string]string{},
+
+		overheadChanged: make(chan struct{}, 1),
 		dns: dns.New(dns.Config{
 			Addrs: cfg.ClusterDNS, Domain: cfg.ClusterDomain, Upstreams: cfg.Upstreams, Kubeconfig: cfg.DNSKubeconfig,
 		}, log),
+	}
+	if lacking := given.lacking(); len(lacking) > 0 {
+		n.notices["families"] = fmt.Sprintf("the cluster has %s, but this node has no address of that family: neither have its pods", lacking)
 	}
 	n.names, n.metrics = &names{network: n}, newMetrics(n)
 	return n, nil
 }
 
 // Components are to be supervised. "dataplane" is ready without the API; "cni" without it
-// when the pod range is known; "policy", "services" and "dns" when they have read it. Policy comes after
-// the pods that live already have been taken over.
+// when the pod range is known; "policy", "services", "nodes" and "dns" when they have read it. Policy comes
+// after the pods that live already have been taken over.
 func (n *Network) Components() []supervise.Component {
 	return []supervise.Component{
 		{Name: "dataplane", Run: n.runDataplane},
 		{Name: "cni", After: []string{"dataplane"}, Run: n.runCNI},
 		{Name: "policy", After: []string{"cni"}, Run: n.runPolicy},
 		{Name: "services", After: []string{"dataplane"}, Run: n.runServices},
+		{Name: "nodes", After: []string{"cni"}, Run: n.runNodes},
 		{Name: "dns", After: []string{"dataplane"}, Run: n.runDNS},
 	}
 }
@@ -96,7 +108,7 @@ func (n *Network) runDataplane(ctx context.Context, ready func()) error {
 		NodeIPs:      n.cfg.NodeIPs,
 		ServiceCIDRs: n.cfg.ServiceCIDRs,
 		ClusterDNS:   n.cfg.ClusterDNS,
-		Sizes:        maps.Sizes{Flows: flowCapacity()},
+		Sizes:        maps.Sizes{Flows: cmp.Or(n.cfg.flows, flowCapacity())},
 		ForceFilter:  n.cfg.forceFilter,
 	}, n.log)
 	if err != nil {
@@ -161,6 +173,9 @@ func (n *Network) runCNI(ctx context.Context, ready func()) error {
 	if err != nil || ctx.Err() != nil {
 		return err
 	}
+	if err := n.cfg.overlap(pods); err != nil {
+		return err
+	}
 	for _, p := range pods {
 		if err := unreachable(p); err != nil {
 			return err
@@ -208,6 +223,25 @@ func (n *Network) runServices(ctx context.Context, ready func()) error {
 	controller.ObserveLatency(n.metrics.observeService)
 	n.controller.Store(controller)
 	return controller.Run(ctx, ready)
+}
+
+func (n *Network) runNodes(ctx context.Context, ready func()) error {
+	k := n.kernel.Load()
+	if k == nil {
+		return errors.New("the dataplane is not loaded")
+	}
+	client, err := waitForAPI(ctx, n.cfg.Kubeconfig, probeNodes)
+	if err != nil || ctx.Err() != nil {
+		return err
+	}
+	n.mu.Lock()
+	self := nodes.Node{Name: n.cfg.NodeName, Addrs: n.cfg.NodeIPs, Pods: n.podRanges}
+	n.mu.Unlock()
+	controller := nodes.NewController(nodes.Config{
+		Self: self, Uplink: n.cfg.Uplink, Attach: k.AttachTunnel, Tunnelled: n.tunnelled, Log: n.log,
+	})
+	n.nodes.Store(controller)
+	return controller.Run(ctx, client, ready)
 }
 
 func (n *Network) runDNS(ctx context.Context, ready func()) error {
