@@ -61,12 +61,14 @@ func TestFlows(t *testing.T) {
 		expect(t, "", "tcp4", "10.96.0.20:80", "b", nodeIP.String())
 		w.expect(t, "forwarded node node -> "+podB+":8080 via service default/web:80")
 	}
-	n.enforce(policyOf("nobody-to-b", "b", nil))
+	nobody := policyOf("nobody-to-b", "b", nil)
+	n.enforce(nobody)
 	c, err := dial(t, a.ns, "udp4", "10.96.0.20:80")
 	must(t, err)
 	_, err = c.Write([]byte("hello"))
 	must(t, errors.Join(err, c.Close()))
 	w.expect(t, "dropped "+podA+" -> "+podB+":8080 via service default/web:80 policy-ingress from-pod")
+	n.withdraw(nobody)
 	n.spoof(a, b)
 	w.expect(t, "dropped 10.244.7.200 -> "+podB+":8080 spoofed-source from-pod")
 	if got := w.end(t); got != (flows.Lost{}) {
@@ -101,7 +103,7 @@ func TestFlows(t *testing.T) {
 		}
 		endpoints, err := n.network.EndpointTable()
 		must(t, err)
-		if len(endpoints) != 2 || endpoints[0].Pod != "container-a" || endpoints[0].Interface != a.dev {
+		if len(endpoints) != 4 || endpoints[0].Pod != "container-a" || endpoints[0].Interface != a.dev {
 			t.Errorf("endpoints %+v", endpoints)
 		}
 	})
