@@ -79,6 +79,17 @@ func probeNodes(ctx context.Context, client kubernetes.Interface) error {
 	return err
 }
 
+func probePolicy(ctx context.Context, client kubernetes.Interface) error {
+	if _, err := client.CoreV1().Pods("").List(ctx, one); err != nil {
+		return err
+	}
+	if _, err := client.CoreV1().Namespaces().List(ctx, one); err != nil {
+		return err
+	}
+	_, err := client.NetworkingV1().NetworkPolicies("").List(ctx, one)
+	return err
+}
+
 func probeNames(ctx context.Context, client kubernetes.Interface) error {
 	if err := probeServices(ctx, client); err != nil {
 		return err

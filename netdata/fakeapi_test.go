@@ -14,6 +14,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -36,10 +37,12 @@ type watchEvent struct {
 
 // resources maps a path's last element to what a list of it is called.
 var resources = map[string]metav1.TypeMeta{
-	"services":       {APIVersion: "v1", Kind: "Service"},
-	"namespaces":     {APIVersion: "v1", Kind: "Namespace"},
-	"nodes":          {APIVersion: "v1", Kind: "Node"},
-	"endpointslices": {APIVersion: "discovery.k8s.io/v1", Kind: "EndpointSlice"},
+	"services":        {APIVersion: "v1", Kind: "Service"},
+	"namespaces":      {APIVersion: "v1", Kind: "Namespace"},
+	"nodes":           {APIVersion: "v1", Kind: "Node"},
+	"pods":            {APIVersion: "v1", Kind: "Pod"},
+	"networkpolicies": {APIVersion: "networking.k8s.io/v1", Kind: "NetworkPolicy"},
+	"endpointslices":  {APIVersion: "discovery.k8s.io/v1", Kind: "EndpointSlice"},
 }
 
 func newFakeAPI(t *testing.T) *fakeAPI { return newFakeAPIAt(t, "127.0.0.1:0") }
@@ -120,6 +123,12 @@ func describe(t *testing.T, obj any) (string, *metav1.ObjectMeta) {
 	case *corev1.Node:
 		o.TypeMeta = resources["nodes"]
 		return "nodes", &o.ObjectMeta
+	case *corev1.Pod:
+		o.TypeMeta = resources["pods"]
+		return "pods", &o.ObjectMeta
+	case *networkingv1.NetworkPolicy:
+		o.TypeMeta = resources["networkpolicies"]
+		return "networkpolicies", &o.ObjectMeta
 	case *discoveryv1.EndpointSlice:
 		o.TypeMeta = resources["endpointslices"]
 		return "endpointslices", &o.ObjectMeta

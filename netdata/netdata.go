@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/bothy-os/bothy/internal/supervise"
 	"github.com/bothy-os/bothy/netdata/cni"
@@ -19,6 +20,7 @@ import (
 	"github.com/bothy-os/bothy/netdata/loader"
 	"github.com/bothy-os/bothy/netdata/maps"
 	"github.com/bothy-os/bothy/netdata/nodes"
+	"github.com/bothy-os/bothy/netdata/policy"
 	"github.com/bothy-os/bothy/netdata/services"
 )
 
@@ -47,7 +49,8 @@ type Network struct {
 // kernel is what the dataplane component hands to the others.
 type kernel struct {
 	*loader.Dataplane
-	flows *conntrack.Collector
+	flows  *conntrack.Collector
+	policy *policy.Controller
 }
 
 // New checks the configuration. Nothing is touched before the components run.
@@ -76,11 +79,13 @@ func New(cfg Config) (*Network, error) {
 }
 
 // Components are to be supervised. "dataplane" is ready without the API; "cni" without it
-// when the pod range is known; "services", "nodes" and "dns" when they have read it.
+// when the pod range is known; "policy", "services", "nodes" and "dns" when they have read it. Policy
+// comes after the pods that live already have been taken over.
 func (n *Network) Components() []supervise.Component {
 	return []supervise.Component{
 		{Name: "dataplane", Run: n.runDataplane},
 		{Name: "cni", After: []string{"dataplane"}, Run: n.runCNI},
+		{Name: "policy", After: []string{"cni"}, Run: n.runPolicy},
 		{Name: "services", After: []string{"dataplane"}, Run: n.runServices},
 		{Name: "nodes", After: []string{"cni"}, Run: n.runNodes},
 		{Name: "dns", After: []string{"dataplane"}, Run: n.runDNS},
@@ -108,7 +113,7 @@ func (n *Network) runDataplane(ctx context.Context, ready func()) error {
 	}
 	n.attachSockets(dp)
 	flows := conntrack.New(dp.Tables, n.log)
-	n.kernel.Store(&kernel{Dataplane: dp, flows: flows})
+	n.kernel.Store(&kernel{Dataplane: dp, flows: flows, policy: policy.NewController(dp.Tables, n.cfg.NodeName, n.log)})
 	ready()
 	n.log.Info("dataplane in force", "uplink", n.cfg.Uplink, "addrs", n.cfg.NodeIPs, "backend", dp.Backend())
 	return flows.Run(ctx)
@@ -173,6 +178,18 @@ func (n *Network) serveCNI(ctx context.Context, server *cni.Server, pods []netip
 	return server.Serve(ctx, pods, ready)
 }
 
+func (n *Network) runPolicy(ctx context.Context, ready func()) error {
+	k := n.kernel.Load()
+	if k == nil {
+		return errors.New("the dataplane is not loaded")
+	}
+	client, err := waitForAPI(ctx, n.cfg.Kubeconfig, probePolicy)
+	if err != nil || ctx.Err() != nil {
+		return err
+	}
+	return k.policy.Run(ctx, client, ready)
+}
+
 func (n *Network) runServices(ctx context.Context, ready func()) error {
 	k := n.kernel.Load()
 	if k == nil {
@@ -234,16 +251,24 @@ type podPorts struct {
 	*kernel
 }
 
+func (p podPorts) Await(ctx context.Context, pod cni.Pod) error {
+	return p.policy.Await(ctx, podRef(pod))
+}
+
 // Connect writes the rows before it attaches the programs, which drop what
 // comes from an interface without a row.
-func (p podPorts) Connect(dev netlink.Link, addrs []netip.Addr, mac net.HardwareAddr) error {
-	for _, a := range addrs {
-		err := p.Tables.PutEndpoint(maps.Endpoint{Addr: a, Ifindex: dev.Attrs().Index, MAC: mac})
-		if err != nil {
-			return err
-		}
+func (p podPorts) Connect(dev netlink.Link, pod cni.Pod, addrs []netip.Addr, mac net.HardwareAddr) error {
+	err := p.policy.Connect(podRef(pod), addrs, func(a netip.Addr, identity uint32) error {
+		return p.Tables.PutEndpoint(maps.Endpoint{Addr: a, Ifindex: dev.Attrs().Index, MAC: mac, Identity: identity})
+	})
+	if err != nil {
+		return err
 	}
 	return p.AttachPod(dev)
+}
+
+func podRef(pod cni.Pod) policy.PodRef {
+	return policy.PodRef{Namespace: pod.Namespace, Name: pod.Name, UID: types.UID(pod.UID)}
 }
 
 func (p podPorts) Disconnect(devName string, index int, addrs []netip.Addr) error {
@@ -262,6 +287,7 @@ func (p podPorts) Disconnect(devName string, index int, addrs []netip.Addr) erro
 		errs = append(errs, p.DetachPod(devName))
 	}
 	for _, a := range addrs {
+		p.policy.Disconnect(a)
 		p.flows.Forget(a)
 	}
 	return errors.Join(errs...)

@@ -47,7 +47,8 @@ func nodeLife(t *testing.T, n *testNode) {
 	api.put(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}, Spec: corev1.NodeSpec{PodCIDRs: []string{"10.244.7.0/24", "fd00:244:0:7::/64"}}})
 	api.put(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}})
 	api.kubeconfig(n.dir)
-	n.start("cni", "services", "dns")
+	n.api = api
+	n.start("cni", "policy", "services", "dns")
 
 	a, b := n.pod(plugin, "a"), n.pod(plugin, "b")
 	for _, p := range []pod{a, b} {
@@ -187,6 +188,7 @@ func nodeLife(t *testing.T, n *testNode) {
 		}
 		alive()
 		expect(t, a.ns, "tcp4", "10.96.0.20:80", "b", a.addr.String())
+		n.api = nil // a pod of the cluster would have to wait for it
 		c := n.pod(plugin, "c")
 		echoTCP(t, c.ns, ":8080", "c")
 		expect(t, a.ns, "tcp4", c.at(8080), "c", a.addr.String())
@@ -253,7 +255,9 @@ func (n *testNode) cni(plugin, command, id, ns string) ([]byte, error) {
 	cmd := exec.Command(plugin)
 	cmd.Env = []string{
 		"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + id, "CNI_NETNS=" + ns, "CNI_IFNAME=eth0", "CNI_PATH=/nonexistent",
-		"CNI_ARGS=K8S_POD_NAMESPACE=default;K8S_POD_NAME=" + id,
+	}
+	if n.api != nil {
+		cmd.Env = append(cmd.Env, "CNI_ARGS=K8S_POD_NAMESPACE=default;K8S_POD_NAME="+id)
 	}
 	cmd.Stdin = strings.NewReader(string(stdin))
 	out, err := cmd.Output()
@@ -266,6 +270,9 @@ func (n *testNode) cni(plugin, command, id, ns string) ([]byte, error) {
 func (n *testNode) pod(plugin, name string) pod {
 	n.t.Helper()
 	ns := n.makeNetns(name)
+	if n.api != nil {
+		n.api.put(podObject(name))
+	}
 	out, err := n.cni(plugin, "ADD", "container-"+name, ns)
 	must(n.t, err)
 	p := parseResult(n.t, out)
@@ -297,6 +304,14 @@ func parseResult(t *testing.T, out []byte) pod {
 		}
 	}
 	return p
+}
+
+// podObject is what the API says of a pod that is being made: it has no address yet.
+func podObject(name string) *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "container-" + name, Namespace: "default", Labels: map[string]string{"app": name}},
+		Spec:       corev1.PodSpec{NodeName: "node"},
+	}
 }
 
 func (n *testNode) del(plugin string, p pod) {

@@ -9,6 +9,7 @@ import (
 	"github.com/bothy-os/bothy/netdata/loader"
 	tables "github.com/bothy-os/bothy/netdata/maps"
 	"github.com/bothy-os/bothy/netdata/nodes"
+	"github.com/bothy-os/bothy/netdata/policy"
 	"github.com/bothy-os/bothy/netdata/services"
 )
 
@@ -24,6 +25,7 @@ type Status struct {
 	PodRanges []netip.Prefix   `json:"podRanges,omitempty"`
 	Pods      int              `json:"pods"`
 	Services  services.Status  `json:"services"`
+	Policy    policy.Status    `json:"policy"`
 	DNS       dns.Status       `json:"dns"`
 	Flows     conntrack.Status `json:"flows"`
 	Nodes     nodes.Status     `json:"nodes"`
@@ -61,6 +63,7 @@ func (n *Network) Status() Status {
 	if c := n.nodes.Load(); c != nil {
 		s.Nodes = c.Status()
 	}
+	s.Policy = k.policy.Status()
 	if c := n.controller.Load(); c != nil {
 		s.Services = c.Status()
 	}

@@ -108,6 +108,8 @@ type testNode struct {
 	dir     string
 	network *Network
 	stop    func()
+	// api knows the pods that are made, while it is set. Without, they are no pods of a cluster.
+	api *fakeAPI
 }
 
 var (
@@ -280,7 +282,7 @@ func (n *testNode) start(waitFor ...string) {
 	}
 	t.Cleanup(n.stop)
 	for _, name := range waitFor {
-		wctx, wcancel := context.WithTimeout(ctx, 10*time.Second)
+		wctx, wcancel := context.WithTimeout(ctx, 40*time.Second)
 		err := s.WaitReady(wctx, name)
 		wcancel()
 		if err != nil {

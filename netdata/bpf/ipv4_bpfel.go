@@ -123,6 +123,22 @@ type IPv4Peer struct {
 	ServicePort uint16
 }
 
+type IPv4PeerKey struct {
+	_    structs.HostLayout
+	Bits uint32
+	Addr IPv4Addr
+}
+
+type IPv4RuleKey struct {
+	_       structs.HostLayout
+	Bits    uint32
+	Subject uint32
+	Peer    uint32
+	Proto   uint8
+	Pad     uint8
+	Port    uint16
+}
+
 type IPv4Service struct {
 	_        structs.HostLayout
 	Id       uint32
@@ -169,6 +185,8 @@ const (
 	IPv4MapEndpoints       = "endpoints"
 	IPv4MapIfaces          = "ifaces"
 	IPv4MapNats            = "nats"
+	IPv4MapPolicyPeers     = "policy_peers"
+	IPv4MapPolicyRules     = "policy_rules"
 	IPv4MapServices        = "services"
 	IPv4MapSlots           = "slots"
 	IPv4MapSockPeers       = "sock_peers"
@@ -255,6 +273,8 @@ type IPv4MapSpecs struct {
 	Endpoints     *ebpf.MapSpec `ebpf:"endpoints"`
 	Ifaces        *ebpf.MapSpec `ebpf:"ifaces"`
 	Nats          *ebpf.MapSpec `ebpf:"nats"`
+	PolicyPeers   *ebpf.MapSpec `ebpf:"policy_peers"`
+	PolicyRules   *ebpf.MapSpec `ebpf:"policy_rules"`
 	Services      *ebpf.MapSpec `ebpf:"services"`
 	Slots         *ebpf.MapSpec `ebpf:"slots"`
 	SockPeers     *ebpf.MapSpec `ebpf:"sock_peers"`
@@ -295,6 +315,8 @@ type IPv4Maps struct {
 	Endpoints     *ebpf.Map `ebpf:"endpoints"`
 	Ifaces        *ebpf.Map `ebpf:"ifaces"`
 	Nats          *ebpf.Map `ebpf:"nats"`
+	PolicyPeers   *ebpf.Map `ebpf:"policy_peers"`
+	PolicyRules   *ebpf.Map `ebpf:"policy_rules"`
 	Services      *ebpf.Map `ebpf:"services"`
 	Slots         *ebpf.Map `ebpf:"slots"`
 	SockPeers     *ebpf.Map `ebpf:"sock_peers"`
@@ -310,6 +332,8 @@ func (m *IPv4Maps) Close() error {
 		m.Endpoints,
 		m.Ifaces,
 		m.Nats,
+		m.PolicyPeers,
+		m.PolicyRules,
 		m.Services,
 		m.Slots,
 		m.SockPeers,

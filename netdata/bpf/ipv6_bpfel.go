@@ -122,6 +122,22 @@ type IPv6Peer struct {
 	ServicePort uint16
 }
 
+type IPv6PeerKey struct {
+	_    structs.HostLayout
+	Bits uint32
+	Addr IPv6Addr
+}
+
+type IPv6RuleKey struct {
+	_       structs.HostLayout
+	Bits    uint32
+	Subject uint32
+	Peer    uint32
+	Proto   uint8
+	Pad     uint8
+	Port    uint16
+}
+
 type IPv6Service struct {
 	_        structs.HostLayout
 	Id       uint32
@@ -168,6 +184,8 @@ const (
 	IPv6MapEndpoints     = "endpoints"
 	IPv6MapIfaces        = "ifaces"
 	IPv6MapNats          = "nats"
+	IPv6MapPolicyPeers   = "policy_peers"
+	IPv6MapPolicyRules   = "policy_rules"
 	IPv6MapServices      = "services"
 	IPv6MapSlots         = "slots"
 	IPv6MapSockPeers     = "sock_peers"
@@ -246,6 +264,8 @@ type IPv6MapSpecs struct {
 	Endpoints     *ebpf.MapSpec `ebpf:"endpoints"`
 	Ifaces        *ebpf.MapSpec `ebpf:"ifaces"`
 	Nats          *ebpf.MapSpec `ebpf:"nats"`
+	PolicyPeers   *ebpf.MapSpec `ebpf:"policy_peers"`
+	PolicyRules   *ebpf.MapSpec `ebpf:"policy_rules"`
 	Services      *ebpf.MapSpec `ebpf:"services"`
 	Slots         *ebpf.MapSpec `ebpf:"slots"`
 	SockPeers     *ebpf.MapSpec `ebpf:"sock_peers"`
@@ -286,6 +306,8 @@ type IPv6Maps struct {
 	Endpoints     *ebpf.Map `ebpf:"endpoints"`
 	Ifaces        *ebpf.Map `ebpf:"ifaces"`
 	Nats          *ebpf.Map `ebpf:"nats"`
+	PolicyPeers   *ebpf.Map `ebpf:"policy_peers"`
+	PolicyRules   *ebpf.Map `ebpf:"policy_rules"`
 	Services      *ebpf.Map `ebpf:"services"`
 	Slots         *ebpf.Map `ebpf:"slots"`
 	SockPeers     *ebpf.Map `ebpf:"sock_peers"`
@@ -301,6 +323,8 @@ func (m *IPv6Maps) Close() error {
 		m.Endpoints,
 		m.Ifaces,
 		m.Nats,
+		m.PolicyPeers,
+		m.PolicyRules,
 		m.Services,
 		m.Slots,
 		m.SockPeers,

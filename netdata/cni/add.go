@@ -34,7 +34,7 @@ func (s *Server) add(req request) (json.RawMessage, *types.Error) {
 	if err != nil {
 		return nil, internal("allocate addresses", err)
 	}
-	rec := record{Attachment: req.Attachment, Pod: req.pod, Netns: req.netns, Addrs: addrs, Dev: devName(req.Attachment)}
+	rec := record{Attachment: req.Attachment, Pod: req.pod.String(), PodUID: req.pod.UID, Netns: req.netns, Addrs: addrs, Dev: devName(req.Attachment)}
 	if err := s.wire(rec); err != nil {
 		s.pools.Release(addrs)
 		if undo := s.forget(req.Attachment); undo != nil {
@@ -56,7 +56,7 @@ func (s *Server) wire(rec record) error {
 	if err != nil {
 		return err
 	}
-	if err := s.dataplane.Connect(dev, rec.Addrs, rec.mac()); err != nil {
+	if err := s.dataplane.Connect(dev, rec.pod(), rec.Addrs, rec.mac()); err != nil {
 		return err
 	}
 	return connect(dev, rec)

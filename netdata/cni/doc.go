@@ -4,8 +4,8 @@
 // A pod gets one end of a veth pair with an address of each family of the node (/32 and /128) and
 // routes by way of link-local gateways whose hardware address is fixed, so that neither ARP
 // nor neighbour discovery is ever needed.
-// ADD answers when the pod's rows are in the maps and its programs attached: from
-// its first instruction the pod is under the dataplane's rules.
+// ADD answers when the pod is known to policy, its rows are in the maps and its programs attached:
+// from its first instruction the pod is under the dataplane's rules.
 //
 // What the package remembers of a pod is a small file in the run directory, a
 // tmpfs: it must outlive the agent but not the node's namespaces, so a pod

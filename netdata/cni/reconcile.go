@@ -61,7 +61,7 @@ func (s *Server) revive(rec record) (bool, error) {
 	if dev == nil {
 		return false, s.forget(rec.Attachment)
 	}
-	if err := s.dataplane.Connect(dev, rec.Addrs, rec.mac()); err != nil {
+	if err := s.dataplane.Connect(dev, rec.pod(), rec.Addrs, rec.mac()); err != nil {
 		return true, err
 	}
 	return true, connect(dev, rec)

@@ -17,13 +17,19 @@ import (
 // record is what must be remembered of an attachment.
 type record struct {
 	wire.Attachment
-	Pod   string `json:"pod,omitempty"`
-	Netns string `json:"netns"`
+	Pod    string `json:"pod,omitempty"`
+	PodUID string `json:"podUID,omitempty"`
+	Netns  string `json:"netns"`
 	// Addrs are the pod's addresses, one of each family of the node. The first is its IP,
 	// in the words of Kubernetes.
 	Addrs []netip.Addr `json:"addrs"`
 	// Dev is the host side of the veth pair.
 	Dev string `json:"dev"`
+}
+
+func (r record) pod() Pod {
+	namespace, name, _ := strings.Cut(r.Pod, "/")
+	return Pod{Namespace: namespace, Name: name, UID: r.PodUID}
 }
 
 // records is a directory with one file per attachment.

@@ -17,7 +17,7 @@ type request struct {
 	wire.Attachment
 	command    string
 	netns      string
-	pod        string // namespace/name, "" if the runtime did not say
+	pod        Pod
 	cniVersion string
 	ports      []wire.PortMapping
 	valid      []wire.Attachment // GC: what still exists
@@ -51,7 +51,7 @@ func decode(r io.Reader) (request, *types.Error) {
 		Attachment: wire.Attachment{ContainerID: in.ContainerID, IfName: in.IfName},
 		command:    in.Command,
 		netns:      in.Netns,
-		pod:        podName(in.Args),
+		pod:        podOf(in.Args),
 		cniVersion: cfg.CNIVersion,
 		ports:      cfg.RuntimeConfig.PortMappings,
 	}
@@ -84,20 +84,21 @@ func (r request) check() *types.Error {
 	return nil
 }
 
-// podName finds the pod in CNI_ARGS ("K8S_POD_NAMESPACE=a;K8S_POD_NAME=b;…"),
-// for logs and error messages only.
-func podName(args string) string {
-	var namespace, name string
+// podOf finds the pod in CNI_ARGS ("K8S_POD_NAMESPACE=a;K8S_POD_NAME=b;K8S_POD_UID=c;…").
+func podOf(args string) Pod {
+	var p Pod
 	for _, kv := range strings.Split(args, ";") {
 		switch k, v, _ := strings.Cut(kv, "="); k {
 		case "K8S_POD_NAMESPACE":
-			namespace = v
+			p.Namespace = v
 		case "K8S_POD_NAME":
-			name = v
+			p.Name = v
+		case "K8S_POD_UID":
+			p.UID = v
 		}
 	}
-	if name == "" {
-		return ""
+	if p.Namespace == "" || p.Name == "" {
+		return Pod{}
 	}
-	return namespace + "/" + name
+	return p
 }

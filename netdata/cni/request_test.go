@@ -15,7 +15,7 @@ func body(t testing.TB, change func(*wire.Request)) string {
 	t.Helper()
 	req := wire.Request{
 		Command: wire.Add, ContainerID: "abc123", Netns: "/run/netns/x", IfName: "eth0",
-		Args:   "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0",
+		Args:   "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0;K8S_POD_UID=u-1",
 		Config: json.RawMessage(`{"cniVersion":"1.1.0","name":"bothy","type":"bothy-cni"}`),
 	}
 	change(&req)
@@ -36,7 +36,7 @@ func TestDecode(t *testing.T) {
 	}
 	want := request{
 		Attachment: wire.Attachment{ContainerID: "abc123", IfName: "eth0"},
-		command:    wire.Add, netns: "/run/netns/x", pod: "default/web-0", cniVersion: "1.1.0",
+		command:    wire.Add, netns: "/run/netns/x", pod: Pod{"default", "web-0", "u-1"}, cniVersion: "1.1.0",
 		ports: []wire.PortMapping{{HostPort: 80, ContainerPort: 8080, Protocol: "tcp"}},
 		valid: []wire.Attachment{{ContainerID: "z", IfName: "eth0"}},
 	}

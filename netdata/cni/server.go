@@ -23,15 +23,33 @@ import (
 
 // Dataplane is what makes an interface a pod's.
 type Dataplane interface {
+	// Await returns when the pod is known well enough to be connected, or with ctx; then the
+	// error says what is missing.
+	Await(ctx context.Context, pod Pod) error
 	// Connect puts the pod's rows into the maps and attaches the programs to
 	// the host side; also when that was done before, to replace what is there.
-	Connect(dev netlink.Link, addrs []netip.Addr, mac net.HardwareAddr) error
+	Connect(dev netlink.Link, pod Pod, addrs []netip.Addr, mac net.HardwareAddr) error
 	// Disconnect undoes it. The interface may be gone: then index is 0. Without
 	// addresses, they are those that the maps have for the interface.
 	Disconnect(devName string, index int, addrs []netip.Addr) error
 	// Pods are the addresses in the maps and their interfaces.
 	Pods() (map[netip.Addr]int, error)
 }
+
+// Pod is what the runtime says an attachment is for; zero if it says nothing.
+type Pod struct {
+	Namespace, Name, UID string
+}
+
+func (p Pod) String() string {
+	if p.Name == "" {
+		return ""
+	}
+	return p.Namespace + "/" + p.Name
+}
+
+// awaitTimeout is less than the runtime waits for an answer.
+const awaitTimeout = 15 * time.Second
 
 // Config says where the server finds and keeps things.
 type Config struct {
@@ -134,7 +152,7 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 	resp := wire.Response{}
 	req, failure := decode(r.Body)
 	if failure == nil {
-		resp.Result, failure = s.do(req)
+		resp.Result, failure = s.do(r.Context(), req)
 	}
 	resp.Error = failure
 	w.Header().Set("Content-Type", "application/json")
@@ -143,7 +161,13 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (s *Server) do(req request) (json.RawMessage, *types.Error) {
+func (s *Server) do(ctx context.Context, req request) (json.RawMessage, *types.Error) {
+	if req.command == wire.Add {
+		// Before the lock: other pods need not wait for this one.
+		if failure := s.await(ctx, req.pod); failure != nil {
+			return nil, failure
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch req.command {
@@ -158,6 +182,16 @@ func (s *Server) do(req request) (json.RawMessage, *types.Error) {
 	default:
 		return nil, nil // STATUS: whoever answers is ready
 	}
+}
+
+func (s *Server) await(ctx context.Context, pod Pod) *types.Error {
+	ctx, cancel := context.WithTimeout(ctx, awaitTimeout)
+	defer cancel()
+	if err := s.dataplane.Await(ctx, pod); err != nil {
+		s.cfg.Log.Warn("pod is not connected yet, the runtime will try again", "pod", pod, "err", err)
+		return types.NewError(types.ErrTryAgainLater, err.Error(), "no pod runs before its network policy is in force")
+	}
+	return nil
 }
 
 func internal(doing string, err error) *types.Error {

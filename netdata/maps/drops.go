@@ -17,6 +17,9 @@ var dropReasons = []string{
 	"refused-no-service",
 	"refused-no-flow",
 	"link-scope",
+	"policy-ingress",
+	"policy-egress",
+	"refused-revoked",
 }
 
 // Drops reads how many packets and connection attempts were dropped or

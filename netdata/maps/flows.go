@@ -35,6 +35,7 @@ const (
 	FlowFinReply
 	FlowReset
 	FlowNAT
+	FlowNode
 )
 
 // Closed says that both sides have closed or one has reset the connection.

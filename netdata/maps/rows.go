@@ -42,6 +42,11 @@ type tupleRow[A Words] struct {
 	Pad          [3]uint8
 }
 
+type peerKeyRow[A Words] struct {
+	Bits uint32
+	Addr A
+}
+
 type natRow[A Words] struct {
 	Saddr, Daddr A
 	Sport, Dport uint16

@@ -23,6 +23,8 @@ func TestRowsHaveTheLayoutOfThePrograms(t *testing.T) {
 		{affinityRow[Addr6]{}, nil, bpf.IPv6Affinity{}},
 		{tupleRow[Addr4]{}, bpf.IPv4Tuple{}, nil},
 		{tupleRow[Addr6]{}, nil, bpf.IPv6Tuple{}},
+		{peerKeyRow[Addr4]{}, bpf.IPv4PeerKey{}, nil},
+		{peerKeyRow[Addr6]{}, nil, bpf.IPv6PeerKey{}},
 		{natRow[Addr4]{}, bpf.IPv4Nat{}, nil},
 		{natRow[Addr6]{}, nil, bpf.IPv6Nat{}},
 		// Used for both families.

@@ -22,6 +22,8 @@ func (p Protocol) String() string {
 		return "TCP"
 	case UDP:
 		return "UDP"
+	case SCTP:
+		return "SCTP"
 	default:
 		return fmt.Sprintf("protocol %d", uint8(p))
 	}

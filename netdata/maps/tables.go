@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"github.com/cilium/ebpf"
 )
@@ -29,6 +30,8 @@ var layouts = map[string]layout{
 	"endpoints":      {version: 1},
 	"ifaces":         {version: 1},
 	"nats":           {version: 1},
+	"policy_peers":   {version: 1},
+	"policy_rules":   {version: 1, shared: true},
 	"services":       {version: 1},
 	"slots":          {version: 1},
 	"sock_peers":     {version: 1},
@@ -74,6 +77,8 @@ type Tables struct {
 	dir      string
 	families [families]*family
 	shared   map[string]*ebpf.Map
+
+	stateMu sync.Mutex
 }
 
 // Open opens every map of the sets under dir, a directory of a bpffs, and creates
@@ -224,14 +229,26 @@ func (t *Tables) State() (State, error) {
 
 // SetServicesSynced records that the services table is complete.
 func (t *Tables) SetServicesSynced() error {
+	return t.changeState(func(s *State) { s.ServicesSynced = true })
+}
+
+// changeState is for several writers of the one row, each of its own field.
+func (t *Tables) changeState(change func(*State)) error {
+	t.stateMu.Lock()
+	defer t.stateMu.Unlock()
 	s, err := t.State()
 	if err != nil {
 		return err
 	}
-	if s.ServicesSynced {
+	before := s
+	if change(&s); s == before {
 		return nil
 	}
-	if err := t.shared["state"].Put(uint32(0), [2]uint32{s.PolicyRevision, 1}); err != nil {
+	row := [2]uint32{s.PolicyRevision}
+	if s.ServicesSynced {
+		row[1] = 1
+	}
+	if err := t.shared["state"].Put(uint32(0), row); err != nil {
 		return fmt.Errorf("write state row: %w", err)
 	}
 	return nil

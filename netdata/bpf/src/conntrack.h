@@ -3,6 +3,7 @@
 #pragma once
 
 #include "packet.h"
+#include "policy.h"
 
 /* ct_key orders the two ends. It returns FLOW_SWAPPED if it had to swap them. */
 static __always_inline int ct_key(const struct tuple *t, struct tuple *key)
@@ -60,7 +61,7 @@ static __always_inline void ct_touch(struct flow *f, int swapped, const struct p
 
 /*
  * ct_follow is the short way: it notes a packet of a known flow that is not
- * translated, and returns 0 for any other.
+ * translated and was admitted under the policy in force, and returns 0 for any other.
  */
 static __always_inline int ct_follow(const struct packet *p)
 {
@@ -68,42 +69,87 @@ static __always_inline int ct_follow(const struct packet *p)
 	int swapped = ct_key(&p->t, &key);
 	struct flow *f = bpf_map_lookup_elem(&ct, &key);
 
-	if (!f || (f->flags & FLOW_NAT) || (p->t.proto == IPPROTO_TCP && starts_flow(p)))
+	if (!f || (f->flags & FLOW_NAT) || f->revision != policy_revision() ||
+	    (p->t.proto == IPPROTO_TCP && starts_flow(p)))
 		return 0;
 	ct_touch(f, swapped, p, 0);
 	return 1;
 }
 
+/* A connection that is under way; any other packet may be the first of its flow. */
+static __always_inline int ct_mid_stream(const struct packet *p)
+{
+	return p->t.proto == IPPROTO_TCP && !starts_flow(p);
+}
+
 /*
- * ct_track notes the packet in its flow, which it creates if need be. A
- * connection request on a flow that is closing starts it anew: a client
- * that opens and closes quickly reuses its ports.
+ * ct_judge_again asks for a known flow what was asked when it began. The answer to a
+ * datagram may be the beginning of a flow of its own, and is judged as such
+ * when the one it answers is no longer allowed.
  */
-static __always_inline void ct_track(const struct packet *p, __u16 extra)
+static __always_inline int ct_judge_again(struct flow *f, const struct packet *p, int swapped,
+					  enum origin origin, __u16 extra)
+{
+	int forth = ct_from_originator(f, swapped), why;
+	struct tuple t = p->real;
+
+	if ((f->flags | extra) & FLOW_NODE)
+		return DROP_NONE;
+	if (!forth)
+		tuple_reverse(&p->real, &t);
+	why = policy_judge(&t, forth ? origin : ORIGIN_POD);
+	if (why && !forth && p->t.proto != IPPROTO_TCP && !policy_judge(&p->real, origin)) {
+		f->flags ^= FLOW_SWAPPED;
+		return DROP_NONE;
+	}
+	if (!why || !ct_mid_stream(p))
+		return why;
+	f->flags |= FLOW_RST; /* it goes soon, and its translations with it */
+	return REFUSED_REVOKED;
+}
+
+/*
+ * ct_track notes the packet in its flow, which it creates if need be and if policy
+ * allows; it returns why the packet must not pass, or DROP_NONE. A connection request on a
+ * flow that is closing starts it anew: a client that opens and closes quickly reuses
+ * its ports.
+ */
+static __noinline int ct_track(const struct packet *p, __u16 extra, enum origin origin)
 {
 	struct tuple key;
-	int swapped = ct_key(&p->real, &key);
+	int swapped = ct_key(&p->real, &key), why;
 	struct flow *f = bpf_map_lookup_elem(&ct, &key);
 	const __u16 closing = FLOW_FIN_ORIG | FLOW_FIN_REPLY | FLOW_RST;
+	__u32 revision = policy_revision();
 
+	if (origin == ORIGIN_NODE)
+		extra |= FLOW_NODE;
 	if (f && !((f->flags & closing) && p->t.proto == IPPROTO_TCP && starts_flow(p))) {
+		if (f->revision != revision) {
+			why = ct_judge_again(f, p, swapped, origin, extra);
+			if (why)
+				return why;
+			f->revision = revision;
+		}
 		ct_touch(f, swapped, p, extra);
-		return;
+		return DROP_NONE;
 	}
+	why = origin == ORIGIN_NODE ? DROP_NONE : policy_judge(&p->real, origin);
+	if (why)
+		return why;
 	if (p->tcp_flags & TCP_RST)
-		return; /* the end of something unknown is not a flow */
+		return DROP_NONE; /* the end of something unknown is not a flow */
 
-	struct node_state *ns = node_state();
 	struct flow fresh = {
 		.seen = now(),
-		.revision = ns ? ns->policy_revision : 0,
+		.revision = revision,
 		.flags = swapped | extra,
 	};
-	if (f) {
+	if (f)
 		*f = fresh; /* in place: cheaper than a new row, and nothing is evicted for it */
-		return;
-	}
-	bpf_map_update_elem(&ct, &key, &fresh, BPF_ANY);
+	else
+		bpf_map_update_elem(&ct, &key, &fresh, BPF_ANY);
+	return DROP_NONE;
 }
 
 /* ct_is_reply: the packet answers a flow that its destination began. */

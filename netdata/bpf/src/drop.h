@@ -22,6 +22,9 @@ enum drop_reason {
 	REFUSED_NO_SERVICE,       /* same, no such port on this service address */
 	REFUSED_NO_FLOW,          /* same, state of the flow was lost */
 	DROP_LINK_SCOPE,          /* multicast to a pod's own link, on which nobody listens */
+	DROP_POLICY_INGRESS,      /* a policy of the receiving pod does not allow it */
+	DROP_POLICY_EGRESS,       /* a policy of the sending pod does not allow it */
+	REFUSED_REVOKED,          /* a connection that policy no longer allows: both ends got a RST */
 	DROP_REASONS
 };
 

@@ -8,7 +8,7 @@
  */
 #pragma once
 
-#include "balance.h"
+#include "reset.h"
 
 static __always_inline enum step translate_from_ext(struct __sk_buff *skb, struct packet *p, int *verdict)
 {
@@ -22,7 +22,7 @@ static __always_inline enum step translate_from_ext(struct __sk_buff *skb, struc
 static __always_inline int handle_from_ext(struct __sk_buff *skb)
 {
 	enum step s = STEP_AS_IS;
-	int verdict = TC_ACT_SHOT;
+	int verdict = TC_ACT_SHOT, why;
 	struct endpoint *to;
 	struct packet p;
 
@@ -37,7 +37,12 @@ static __always_inline int handle_from_ext(struct __sk_buff *skb)
 		return verdict;
 
 	to = bpf_map_lookup_elem(&endpoints, &p.t.daddr);
-	if (p.kind == KIND_FLOW && (to || s == STEP_TRANSLATED))
-		ct_track(&p, s == STEP_TRANSLATED ? FLOW_NAT : 0);
+	if (p.kind == KIND_FLOW && (to || s == STEP_TRANSLATED)) {
+		why = ct_track(&p, s == STEP_TRANSLATED ? FLOW_NAT : 0, ORIGIN_OUTSIDE);
+		if (why && deny(skb, &p, why) == STEP_VERDICT)
+			return TC_ACT_SHOT;
+	} else if (to && judge_stray(skb, &p, s == STEP_TRANSLATED, ORIGIN_OUTSIDE)) {
+		return TC_ACT_SHOT;
+	}
 	return to ? deliver(skb, to) : PASS;
 }

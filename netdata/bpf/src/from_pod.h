@@ -2,7 +2,7 @@
 /* from_pod.h: tc ingress on the host side of a pod's veth, that is what the pod sends. */
 #pragma once
 
-#include "balance.h"
+#include "reset.h"
 
 static __always_inline enum step translate_from_pod(struct __sk_buff *skb, struct packet *p, int *verdict)
 {
@@ -11,6 +11,32 @@ static __always_inline enum step translate_from_pod(struct __sk_buff *skb, struc
 	if (s != STEP_AS_IS)
 		return s;
 	return balance_new(skb, p, NAT_POD, ANSWER_POD, verdict);
+}
+
+#define FIB_FAMILY (FAMILY == 4 ? 2 : 10) /* AF_INET, AF_INET6 */
+
+/* The node may have more addresses than the one on its uplink. The stack knows them: it does not forward there. */
+static __noinline int stays_on_node(struct __sk_buff *skb, const struct packet *p)
+{
+	struct bpf_fib_lookup fib = { .family = FIB_FAMILY, .ifindex = skb->ifindex };
+
+#if FAMILY == 4
+	fib.ipv4_src = p->t.saddr.word[0];
+	fib.ipv4_dst = p->t.daddr.word[0];
+#else
+	__builtin_memcpy(fib.ipv6_src, &p->t.saddr, ADDR_LEN);
+	__builtin_memcpy(fib.ipv6_dst, &p->t.daddr, ADDR_LEN);
+#endif
+	return bpf_fib_lookup(skb, &fib, sizeof(fib), 0) == BPF_FIB_LKUP_RET_NOT_FWDED;
+}
+
+static __always_inline int track_from_pod(struct __sk_buff *skb, const struct packet *p, __u16 extra)
+{
+	int why = ct_track(p, extra, ORIGIN_POD);
+
+	if (why == DROP_POLICY_EGRESS && stays_on_node(skb, p))
+		return ct_track(p, extra, ORIGIN_NODE);
+	return why;
 }
 
 static __always_inline int forward_from_pod(struct __sk_buff *skb, struct packet *p)
@@ -24,7 +50,7 @@ static __always_inline int forward_from_pod(struct __sk_buff *skb, struct packet
 static __always_inline int handle_from_pod(struct __sk_buff *skb)
 {
 	__u32 ifindex = skb->ifindex;
-	int verdict = TC_ACT_SHOT;
+	int verdict = TC_ACT_SHOT, why;
 	struct packet p;
 	struct iface *from;
 	enum step s;
@@ -49,19 +75,28 @@ static __always_inline int handle_from_pod(struct __sk_buff *skb)
 		s = translate_from_pod(skb, &p, &verdict);
 		if (s == STEP_VERDICT)
 			return verdict;
-		ct_track(&p, s == STEP_TRANSLATED ? FLOW_NAT : 0);
+		why = track_from_pod(skb, &p, s == STEP_TRANSLATED ? FLOW_NAT : 0);
+		if (why && deny(skb, &p, why) == STEP_VERDICT)
+			return TC_ACT_SHOT;
 		break;
 	case KIND_ICMP_ERROR:
-		if (translate_error(skb, &p, NAT_POD, &verdict) == STEP_VERDICT)
+		s = translate_error(skb, &p, NAT_POD, &verdict);
+		if (s == STEP_VERDICT)
 			return verdict;
+		if (judge_stray(skb, &p, s == STEP_TRANSLATED, ORIGIN_POD))
+			return TC_ACT_SHOT;
 		break;
 	case KIND_FRAGMENT:
 		if (in_service_range(&p.t.daddr))
 			return drop(DROP_FRAGMENT);
+		if (judge_stray(skb, &p, 0, ORIGIN_POD))
+			return TC_ACT_SHOT;
 		break;
 	default:
 		if (in_service_range(&p.t.daddr))
 			return drop(DROP_PROTOCOL);
+		if (judge_stray(skb, &p, 0, ORIGIN_POD))
+			return TC_ACT_SHOT;
 	}
 	return forward_from_pod(skb, &p);
 }

@@ -82,7 +82,7 @@ static __always_inline int requote_port(struct __sk_buff *skb, const struct pack
  * translate_icmp_error returns 1 after a translation, 0 when the quoted flow is not translated,
  * -1 when the packet could not be changed. p->t then holds the new outer addresses.
  */
-static __always_inline int translate_icmp_error(struct __sk_buff *skb, struct packet *p, __u16 scope)
+static __noinline int translate_icmp_error(struct __sk_buff *skb, struct packet *p, __u16 scope)
 {
 	struct quoted q;
 	struct nat *n;

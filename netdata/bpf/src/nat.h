@@ -41,7 +41,7 @@ static __always_inline int nat_same(const struct nat *a, const struct nat *b)
  * row itself is the reservation: whoever inserts it first owns the tuple. A
  * row left by a connection that has ended is taken over.
  */
-static __always_inline int nat_claim(const struct tuple *orig, const struct tuple *want, __u16 scope, __u16 real_is_want)
+static __noinline int nat_claim(const struct tuple *orig, const struct tuple *want, __u16 scope, __u16 real_is_want)
 {
 	struct tuple key, back, real;
 	struct nat row, *old;

@@ -60,6 +60,11 @@ static __always_inline int parse_l4(struct __sk_buff *skb, struct packet *p)
 			return PARSE_BAD;
 		__builtin_memcpy(&p->t.sport, h, 4);
 		return PARSE_OK;
+	case IPPROTO_SCTP:
+		if (p->l4_len < 12 || bpf_skb_load_bytes(skb, p->l4, h, 4))
+			return PARSE_BAD;
+		__builtin_memcpy(&p->t.sport, h, 4);
+		return PARSE_OK;
 	case IPPROTO_ICMP_FAMILY:
 		if (p->l4_len < ICMP_HLEN || bpf_skb_load_bytes(skb, p->l4, h, ICMP_HLEN))
 			return PARSE_BAD;

@@ -163,7 +163,7 @@ static __always_inline int refuse_datagram(struct __sk_buff *skb, struct packet 
 	return answer(skb, to);
 }
 
-static __always_inline int refuse(struct __sk_buff *skb, struct packet *p, enum answer_to to, enum drop_reason why)
+static __noinline int refuse(struct __sk_buff *skb, struct packet *p, enum answer_to to, enum drop_reason why)
 {
 	count(why);
 	if (p->t.proto == IPPROTO_TCP)

@@ -149,6 +149,7 @@ enum flow_flags {
 	FLOW_FIN_REPLY = 1 << 3,
 	FLOW_RST = 1 << 4,
 	FLOW_NAT = 1 << 5,       /* the nat table has rows for it */
+	FLOW_NODE = 1 << 6,      /* one end is the node itself: policy has no say */
 };
 
 struct flow {

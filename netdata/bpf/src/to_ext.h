@@ -12,6 +12,8 @@ static __always_inline int masquerade(struct __sk_buff *skb, struct packet *p)
 	struct tuple want = p->t;
 	int verdict = TC_ACT_SHOT;
 
+	if (p->t.proto == IPPROTO_SCTP)
+		return drop(DROP_PROTOCOL);
 	/* Somebody outside who has a route to the pod speaks to it directly. */
 	if (ct_is_reply(&p->t))
 		return PASS;
@@ -40,7 +42,7 @@ static __always_inline int handle_to_ext(struct __sk_buff *skb)
 		case STEP_TRANSLATED:
 			/* A pod's flow was tracked where the pod sent it, a host process's was not. */
 			if (!pod)
-				ct_track(&p, FLOW_NAT);
+				ct_track(&p, FLOW_NAT, ORIGIN_NODE);
 			return PASS;
 		case STEP_AS_IS:
 			return pod ? masquerade(skb, &p) : PASS;

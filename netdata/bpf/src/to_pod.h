@@ -3,18 +3,23 @@
  * to_pod.h: tc egress on the host side of a pod's veth, that is what the node itself
  * sends to the pod: probes, answers of DNS, of the API server and of other host
  * processes behind a Service. Traffic of other pods and of the uplink is redirected
- * past this hook.
+ * past this hook; what the stack forwards from an interface that has no program
+ * comes by here, and is from the outside as far as policy is concerned.
  */
 #pragma once
 
-#include "balance.h"
+#include "reset.h"
 
 static __always_inline int handle_to_pod(struct __sk_buff *skb)
 {
-	int verdict = TC_ACT_SHOT;
+	enum origin origin = skb->ingress_ifindex ? ORIGIN_OUTSIDE : ORIGIN_NODE;
+	int verdict = TC_ACT_SHOT, why;
 	struct packet p;
 	enum step s;
 
+	/* Back where it came from: a reset of the pod's own connection, see reset.h. */
+	if (skb->ingress_ifindex == skb->ifindex)
+		return PASS;
 	switch (parse(skb, &p)) {
 	case PARSE_OTHER:
 		return PASS;
@@ -26,11 +31,19 @@ static __always_inline int handle_to_pod(struct __sk_buff *skb)
 		s = translate_known(skb, &p, NAT_POD, &verdict);
 		if (s == STEP_VERDICT)
 			return verdict;
-		ct_track(&p, s == STEP_TRANSLATED ? FLOW_NAT : 0);
+		why = ct_track(&p, s == STEP_TRANSLATED ? FLOW_NAT : 0, origin);
+		if (why && deny(skb, &p, why) == STEP_VERDICT)
+			return TC_ACT_SHOT;
 		return PASS;
 	case KIND_ICMP_ERROR:
-		return translate_error(skb, &p, NAT_POD, &verdict) == STEP_VERDICT ? verdict : PASS;
+		s = translate_error(skb, &p, NAT_POD, &verdict);
+		if (s == STEP_VERDICT)
+			return verdict;
+		break;
 	default:
-		return PASS;
+		s = STEP_AS_IS;
 	}
+	if (origin == ORIGIN_OUTSIDE && judge_stray(skb, &p, s == STEP_TRANSLATED, origin))
+		return TC_ACT_SHOT;
+	return PASS;
 }

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/crypto/ssh"
+
 	"github.com/bothy-os/bothy/test/cluster"
 	"github.com/bothy-os/bothy/test/cluster/gitserver"
 )
@@ -99,6 +101,54 @@ func TestGitServerMisbehaves(t *testing.T) {
 	})
 
 	w.check(t)
+}
+
+// A server that answers with another host key than the pinned one is not
+// spoken to: the site stays where it is, and says which key it was shown.
+func TestHostKeyChanges(t *testing.T) {
+	var server *gitserver.SSH
+	s := newSite(t, func(r *cluster.Repo) []string {
+		server = serveSSH(t, filepath.Dir(r.Bare))
+		credentials := filepath.Join(filepath.Dir(r.Bare), "credentials.yaml")
+		if err := os.WriteFile(credentials, []byte(server.Credentials()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return []string{"--repo", server.URL(filepath.Base(r.Bare)), "--credentials", credentials}
+	})
+	w := watch(t, s)
+	s.push(t)
+	s.arrives(t)
+
+	before := s.newest()
+	right, err := server.SetHostKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.push(t)
+	s.complains(t, []string{ssh.FingerprintSHA256(server.HostKey().PublicKey())})
+	if err := s.has(t.Context(), before); err != nil {
+		t.Errorf("the site did not stay on its last good commit: %v", err)
+	}
+
+	if _, err := server.SetHostKey(right); err != nil {
+		t.Fatal(err)
+	}
+	s.arrives(t)
+	w.check(t)
+}
+
+func serveSSH(t *testing.T, dir string) *gitserver.SSH {
+	t.Helper()
+	server, err := gitserver.StartSSH(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return server
 }
 
 // complains waits until `bothy status` says what is wrong with the server.

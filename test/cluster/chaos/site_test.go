@@ -36,8 +36,9 @@ type site struct {
 }
 
 // newSite starts a node for the URL and further arguments that source gives for
-// the repository; nil for the repository's own file URL.
-func newSite(t *testing.T, source func(*cluster.Repo) []string) *site {
+// the repository; nil for the repository's own file URL. Each prepare is called
+// with the node before it starts.
+func newSite(t *testing.T, source func(*cluster.Repo) []string, prepare ...func(*cluster.Node)) *site {
 	t.Helper()
 	s := &site{repo: cluster.NewRepo(t, false, map[string]string{
 		"clusters/default/kustomization.yaml": "resources:\n  - site.yaml\n  - rounds.yaml\n",
@@ -49,6 +50,9 @@ func newSite(t *testing.T, source func(*cluster.Repo) []string) *site {
 		s.node.Args = append(source(s.repo), "--path", s.repo.Path, "--trust-root", s.repo.TrustRoot())
 	}
 	s.node.Args = append(s.node.Args, "--interval", interval.String())
+	for _, do := range prepare {
+		do(s.node)
+	}
 	s.node.Up(t)
 	s.kube = s.node.Kubectl(t).In("site")
 	return s

@@ -9,5 +9,6 @@
 // It promises that a fault is in force for every request that begins after
 // [Server.Misbehave] returned. It must not know who asks.
 //
-// Map: server.go (addresses, TLS, git), fault.go (what can go wrong).
+// Map: server.go (TLS, git), fault.go (what can go wrong), ssh.go (the same over
+// SSH), address.go.
 package gitserver

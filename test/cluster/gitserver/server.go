@@ -13,7 +13,6 @@ import (
 	"io"
 	"log"
 	"math/big"
-	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/cgi"
@@ -81,24 +80,12 @@ func backendPath() (string, error) {
 	return filepath.Join(strings.TrimSpace(string(out)), "git-http-backend"), nil
 }
 
-// listen takes an address that nobody has: those of TEST-NET-1 (RFC 5737)
-// belong to no network.
 func (s *Server) listen() error {
-	lo, err := netlink.LinkByName("lo")
+	address, err := takeAddress()
 	if err != nil {
-		return fmt.Errorf("find the loopback link: %w", err)
+		return err
 	}
-	for range 20 {
-		ip := net.IPv4(192, 0, 2, byte(1+mathrand.IntN(254)))
-		address := &netlink.Addr{IPNet: &net.IPNet{IP: ip, Mask: net.CIDRMask(32, 32)}}
-		if err = netlink.AddrAdd(lo, address); err == nil {
-			s.address = address
-			break
-		}
-	}
-	if s.address == nil {
-		return fmt.Errorf("add an address to the loopback link: %w", err)
-	}
+	s.address = address
 	certificate, err := s.certificate()
 	if err != nil {
 		return err
@@ -174,12 +161,5 @@ func (s *Server) Close() error {
 			_ = l.Close() // closed by the server, if that began to serve
 		}
 	}
-	if s.address == nil {
-		return err
-	}
-	lo, linkErr := netlink.LinkByName("lo")
-	if linkErr == nil {
-		linkErr = netlink.AddrDel(lo, s.address)
-	}
-	return errors.Join(err, linkErr)
+	return errors.Join(err, returnAddress(s.address))
 }

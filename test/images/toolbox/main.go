@@ -29,6 +29,8 @@ func commands() []command {
 		{"dial", "[-timeout 5s] [-send TEXT] tcp|udp HOST:PORT", "connect, send a line, print the answer", dial},
 		{"resolve", "[-timeout 5s] [-server HOST:PORT] NAME", "print the addresses of a name, one per line", resolve},
 		{"stream", "[-interval 100ms] [-duration 0] HOST:PORT", "hold one connection to `serve -stream`, print gaps, duplicates and resets", stream},
+		{"flood", "HOST:PORT", "send datagrams as fast as possible, and say how many", flood},
+		{"hear", "[HOST]:PORT", "say who sends datagrams", hear},
 		{"burn", "[-cores 1] [-duration 0]", "use CPU time until stopped", burn},
 		{"write", "[-sync] FILE TEXT...", "write a file", write},
 		{"cat", "FILE...", "print files", cat},
