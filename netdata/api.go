@@ -74,11 +74,6 @@ func probeServices(ctx context.Context, client kubernetes.Interface) error {
 	return err
 }
 
-func probeNodes(ctx context.Context, client kubernetes.Interface) error {
-	_, err := client.CoreV1().Nodes().List(ctx, one)
-	return err
-}
-
 func probePolicy(ctx context.Context, client kubernetes.Interface) error {
 	if _, err := client.CoreV1().Pods("").List(ctx, one); err != nil {
 		return err
@@ -87,6 +82,11 @@ func probePolicy(ctx context.Context, client kubernetes.Interface) error {
 		return err
 	}
 	_, err := client.NetworkingV1().NetworkPolicies("").List(ctx, one)
+	return err
+}
+
+func probeNodes(ctx context.Context, client kubernetes.Interface) error {
+	_, err := client.CoreV1().Nodes().List(ctx, one)
 	return err
 }
 

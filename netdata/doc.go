@@ -6,8 +6,8 @@
 // needs no API and is the first to be ready. "cni" takes over living pods and connects
 // new ones; it needs the node's pod range, from the configuration, from the last
 // run or from the Node object. "policy" keeps the tables true to NetworkPolicies, and admits
-// pods; "services", to Services and EndpointSlices. "nodes" keeps routes to the pods of other nodes.
-// "dns" answers on the cluster DNS addresses.
+// pods; "services", to Services and EndpointSlices. "nodes" keeps routes to the pods of other
+// nodes. "dns" answers on the cluster DNS addresses.
 //
 // Promises: the death, restart or upgrade of the agent changes nothing for
 // established connections and for new ones; while the API is away everything keeps

@@ -38,7 +38,7 @@ func inTestNode(t *testing.T) bool {
 		t.Skip("needs root for network namespaces and eBPF")
 	}
 	cgroup := makeCgroup(t)
-	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=90s")
+	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout="+patiently(90*time.Second).String())
 	cmd.Env = append(os.Environ(), childEnv+"="+cgroup)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.CombinedOutput()
@@ -76,7 +76,7 @@ func makeCgroup(t *testing.T) string {
 // wait polls until cond returns nil.
 func wait(t *testing.T, what string, cond func() error) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(patiently(10 * time.Second))
 	for {
 		err := cond()
 		if err == nil {
@@ -282,7 +282,7 @@ func (n *testNode) start(waitFor ...string) {
 	}
 	t.Cleanup(n.stop)
 	for _, name := range waitFor {
-		wctx, wcancel := context.WithTimeout(ctx, 40*time.Second)
+		wctx, wcancel := context.WithTimeout(ctx, patiently(10*time.Second))
 		err := s.WaitReady(wctx, name)
 		wcancel()
 		if err != nil {
@@ -353,7 +353,7 @@ func echoUDP(t *testing.T, nsPath, addr, name string) {
 func dial(t *testing.T, nsPath, network, addr string) (net.Conn, error) {
 	t.Helper()
 	f := func() (net.Conn, error) {
-		d := net.Dialer{Timeout: 3 * time.Second}
+		d := net.Dialer{Timeout: patiently(3 * time.Second)}
 		return d.Dial(network, addr)
 	}
 	if nsPath == "" {
@@ -364,7 +364,7 @@ func dial(t *testing.T, nsPath, network, addr string) (net.Conn, error) {
 
 // say sends a line and returns the answer.
 func say(c net.Conn, line string) (string, error) {
-	if err := c.SetDeadline(time.Now().Add(3 * time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(patiently(3 * time.Second))); err != nil {
 		return "", err
 	}
 	if _, err := io.WriteString(c, line); err != nil {
