@@ -51,9 +51,10 @@ func (s *suite) run(ctx context.Context, b batch, kept *results) error {
 	cmd := exec.CommandContext(ctx, s.dirs.ginkgo, s.args(b)...)
 	cmd.Dir = s.work
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	// The suite removes what it made when it is interrupted, and reports.
+	// Interrupted, the suite removes what it made and reports what it has done;
+	// each of its processes has to hear of it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = 2 * time.Minute
 	runErr := cmd.Run()
 
