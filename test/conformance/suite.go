@@ -33,13 +33,16 @@ func newSuite(ctx context.Context, d dirs, node *cluster.Node) (*suite, error) {
 	if err != nil {
 		return nil, err
 	}
-	work := filepath.Join(filepath.Dir(node.State), "suite")
-	if err := os.MkdirAll(work, 0o755); err != nil {
+	work, err := os.MkdirTemp(filepath.Dir(node.State), "suite-")
+	if err != nil {
 		return nil, err
 	}
 	first, _, _ := strings.Cut(version.Stdout, "\n")
 	return &suite{dirs: d, kubeconfig: k.Kubeconfig, version: strings.TrimSpace(first), work: work}, nil
 }
+
+// close removes the suite's working directory.
+func (s *suite) close() error { return os.RemoveAll(s.work) }
 
 // run runs a batch and saves its results. What an interruption leaves
 // unfinished has no result.
