@@ -134,9 +134,18 @@ test-integration: build images build/test-images/index.json $(BIN)/kubectl $(BIN
 	@[ "$$(id -u)" != 0 ] || hack/clean-runs.sh
 	go test -count=1 -v -p 1 -parallel 4 -timeout 45m ./test/cluster/... $(TEST_FLAGS)
 
+# Virtual machines take the whole host, so packages run one after the other.
+VM_TEST := BOTHY_VM=require go test -count=1 -v -p 1
+
 .PHONY: test-vm
-test-vm: ## The appliance under QEMU.
-	@echo "there is no appliance image yet, so there is nothing to boot: test/vm comes with it" >&2; exit 1
+test-vm: build images build/test-images/index.json $(BIN)/kubectl ## Kernels 6.1 and 6.12 under QEMU: dataplane, cgroup v2, quotas, the product; 30 minutes without KVM.
+	@hack/deps.sh build vm && rm -rf build/vm/run
+	$(VM_TEST) -timeout 45m ./test/vm/... $(TEST_FLAGS)
+
+.PHONY: test-vm-all
+test-vm-all: build images build/test-images/index.json $(BIN)/kubectl ## The same on every kernel in test/vm/debian/packages.yaml.
+	@hack/deps.sh build vm && rm -rf build/vm/run
+	BOTHY_VM_KERNELS="6.1 6.12 6.18 7.3" $(VM_TEST) -timeout 3h ./test/vm/... $(TEST_FLAGS)
 
 # What `make conformance` runs and prints; docs/conformance.md explains them.
 SET      ?= conformance
@@ -170,6 +179,23 @@ bench: build images build/test-images/index.json $(BIN)/kubectl peers ## Start-u
 bench-gitops: build $(BIN)/kubectl build/images/index.json build/test-images/index.json $(FLUX_PEERS) ## From a push to the cluster, beside Flux's own controllers, in turns.
 	@hack/clean-runs.sh
 	go run ./test/bench/gitops $(BENCH_FLAGS)
+
+NET_PEERS := build/peers/kube-proxy build/peers/netload
+
+.PHONY: bench-net
+bench-net: build $(BIN)/kubectl build/images/index.json build/test-images/index.json $(NET_PEERS) ## What a packet's way costs, beside kube-proxy in both of its modes, in turns.
+	@hack/deps.sh bench-net
+	@hack/clean-runs.sh
+	go run ./test/bench/net $(BENCH_FLAGS)
+
+.PHONY: bench-programs
+bench-programs: deps ## What each eBPF program costs, in ns per packet.
+	go test -run '^$$' -bench . -count 5 ./netdata/loader
+
+.PHONY: test-churn
+test-churn: build images build/test-images/index.json $(BIN)/kubectl ## 50 Services and 500 endpoints flap for ten minutes under load.
+	@hack/clean-runs.sh
+	CHURN=10m go test -count=1 -v -timeout 25m -run Churn ./test/cluster/network
 
 .PHONY: test-chaos
 test-chaos: build images build/test-images/index.json $(BIN)/kubectl ## kill -9 of the agent during 200 reconciles.
@@ -232,8 +258,11 @@ build/peers/etcd: PACKAGE = go.etcd.io/etcd/server/v3
 build/peers/containerd: PACKAGE = github.com/containerd/containerd/v2/cmd/containerd
 build/peers/ptp build/peers/loopback: PACKAGE = github.com/containernetworking/plugins/plugins/main/$(@F)
 build/peers/host-local: PACKAGE = github.com/containernetworking/plugins/plugins/ipam/$(@F)
+build/peers/netload: test/bench/net/netload/netload.c | deps
+	@$(STEP) "Building netload" sh -c 'mkdir -p $(@D) && cc -O2 -Wall -Wextra -Werror -static -o $@ $<'
+
 build/peers/kube%: PACKAGE = k8s.io/kubernetes/cmd/$(@F)
-$(PEERS): $(UPSTREAM_MODULE) | deps
+$(PEERS) build/peers/kube-proxy: $(UPSTREAM_MODULE) | deps
 	@$(STEP) "Building $(@F) as a separate process" go -C tools/upstream build -v -ldflags '-s -w $(K8S_LDFLAGS)' \
 		-o $(CURDIR)/$@ $(PACKAGE)
 	@touch $@

@@ -1,12 +1,14 @@
 package agent
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/bothy-os/bothy/api/v1alpha1"
+	"github.com/bothy-os/bothy/os/boot"
 	"github.com/bothy-os/bothy/reconciler"
 )
 
@@ -80,5 +82,48 @@ func TestFirstNodeRange(t *testing.T) {
 		if got := firstNodeRange(netip.MustParsePrefix(in)).String(); got != want {
 			t.Errorf("%s: %s", in, got)
 		}
+	}
+}
+
+func TestNodeTakesPartWithTheAddressesItHas(t *testing.T) {
+	ranges := func(cidrs ...string) []netip.Prefix {
+		out, err := parsePrefixes(cidrs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	both := &boot.Environment{Address: "192.0.2.1", Address6: "2001:db8::1"}
+	four := &boot.Environment{Address: "192.0.2.1"}
+	for _, tc := range []struct {
+		name string
+		env  *boot.Environment
+		pods []netip.Prefix
+		want string
+	}{
+		{"both", both, ranges("10.244.0.0/16", "fd00::/56"), "[192.0.2.1 2001:db8::1]"},
+		{"IPv6 first", both, ranges("fd00::/56", "10.244.0.0/16"), "[2001:db8::1 192.0.2.1]"},
+		{"cluster of one family", both, ranges("10.244.0.0/16"), "[192.0.2.1]"},
+		{"machine of one family", four, ranges("10.244.0.0/16", "fd00::/56"), "[192.0.2.1]"},
+		{"nothing in common", four, ranges("fd00::/56"), ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got, err := nodeAddresses(tc.env, tc.pods)
+			if tc.want == "" {
+				if err == nil || !strings.Contains(err.Error(), "spec.network.podCIDRs") {
+					t.Errorf("got %v, %v", got, err)
+				}
+				return
+			}
+			if fmt.Sprint(got) != tc.want || err != nil {
+				t.Errorf("got %v, %v, want %s", got, err, tc.want)
+			}
+		})
+	}
+	if got := fmt.Sprint(firstNodeRanges(ranges("10.244.0.0/16", "fd00::/56"))); got != "[10.244.0.0/24 fd00::/64]" {
+		t.Errorf("ranges of the first node: %s", got)
+	}
+	if got := fmt.Sprint(firstNodeRanges(ranges("10.244.0.0/26"))); got != "[10.244.0.0/26]" {
+		t.Errorf("ranges of the first node: %s", got)
 	}
 }

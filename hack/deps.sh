@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes sure that what the given targets need is installed: deps.sh build|test ...
+# Makes sure that what the given targets need is installed: deps.sh build|test|vm|generate|bench-net ...
 #
 # It says what it installs and why, does nothing when everything is there, and
 # on a distribution it does not know it lists what is missing instead.
@@ -16,9 +16,16 @@ ssh-keygen|openssh-client|makes the key that signs your commits|build
 mount|mount|mounts volumes into pods|build
 gpg|gnupg|the tests sign commits with OpenPGP too|test
 openssl|openssl|the tests sign commits with x509 certificates too|test
+qemu-system-x86_64|qemu-system-x86|boots kernels to test on|vm
+mke2fs|e2fsprogs|makes the disks of virtual machines|vm
+mkfs.xfs|xfsprogs|makes file systems with project quotas|vm
+xz|xz-utils|unpacks kernel modules|vm
+/usr/share/keyrings/debian-archive-keyring.gpg|debian-archive-keyring|proves where the kernels come from|vm
 clang-19|clang-19|compiles the eBPF programs to the committed objects|generate
 llvm-strip-19|llvm-19|removes debug sections from them|generate
 /usr/include/bpf/bpf_helpers.h|libbpf-dev|declares the kernel functions they call|generate
+nft|nftables|the rules of kube-proxy in its nftables mode|bench-net
+iptables|iptables|the rules of kube-proxy in its iptables mode|bench-net
 '
 
 present() {

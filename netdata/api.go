@@ -85,6 +85,11 @@ func probePolicy(ctx context.Context, client kubernetes.Interface) error {
 	return err
 }
 
+func probeNodes(ctx context.Context, client kubernetes.Interface) error {
+	_, err := client.CoreV1().Nodes().List(ctx, one)
+	return err
+}
+
 func probeNames(ctx context.Context, client kubernetes.Interface) error {
 	if err := probeServices(ctx, client); err != nil {
 		return err

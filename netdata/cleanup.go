@@ -11,6 +11,7 @@ import (
 
 	"github.com/bothy-os/bothy/netdata/cni"
 	"github.com/bothy-os/bothy/netdata/loader"
+	"github.com/bothy-os/bothy/netdata/nodes"
 )
 
 // Cleanup removes everything the wing made in this network namespace and in
@@ -21,7 +22,7 @@ func Cleanup(cfg Config) error {
 	if err != nil {
 		return err
 	}
-	errs := []error{removePodDevs(), loader.Cleanup(cfg.BPFDir), loader.DetachFilters(cfg.Uplink), removeRoutes()}
+	errs := []error{removePodDevs(), loader.Cleanup(cfg.BPFDir), loader.DetachFilters(cfg.Uplink), removeRoutes(), nodes.Cleanup()}
 	if lo, err := netlink.LinkByName("lo"); err == nil {
 		for _, a := range cfg.ClusterDNS {
 			errs = append(errs, ignoreMissing(netlink.AddrDel(lo, &netlink.Addr{IPNet: hostPrefix(a)})))

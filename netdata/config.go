@@ -57,6 +57,8 @@ type Config struct {
 
 	// forceFilter has tests on new kernels use what old kernels use.
 	forceFilter bool
+	// flows overrides the size of the flow tables, for tests that fill them.
+	flows uint32
 }
 
 // PortRange is inclusive.
@@ -89,6 +91,7 @@ func (c Config) check() (Config, error) {
 	if r := c.NodePortRange; r.Last >= snatPortMin {
 		errs = append(errs, fmt.Errorf("NodePortRange %d-%d: ports from %d on are used for masquerading", r.First, r.Last, snatPortMin))
 	}
+	errs = append(errs, c.overlap(c.PodCIDRs))
 	if c.CNIConfDir == "" {
 		c.CNIConfDir = filepath.Join(c.RunDir, "cni", "net.d")
 	}
@@ -104,6 +107,11 @@ func (c Config) check() (Config, error) {
 // has says whether the node has the family of an address.
 func (c Config) has(a netip.Addr) bool {
 	return slices.ContainsFunc(c.NodeIPs, func(ip netip.Addr) bool { return sameFamily(ip, a) })
+}
+
+// lacking are the service ranges of families that the node does not have.
+func (c Config) lacking() []netip.Prefix {
+	return slices.DeleteFunc(slices.Clone(c.ServiceCIDRs), func(p netip.Prefix) bool { return c.has(p.Addr()) })
 }
 
 // mine are the ranges of families that the node has, in the order of its addresses.

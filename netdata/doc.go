@@ -2,11 +2,12 @@
 // the cluster's DNS, on eBPF programs that the agent loads and then is not
 // needed for.
 //
-// It is run as five components. "dataplane" loads and attaches the programs; it
+// It is run as six components. "dataplane" loads and attaches the programs; it
 // needs no API and is the first to be ready. "cni" takes over living pods and connects
 // new ones; it needs the node's pod range, from the configuration, from the last
 // run or from the Node object. "policy" keeps the tables true to NetworkPolicies, and admits
-// pods; "services", to Services and EndpointSlices. "dns" answers on the cluster DNS address.
+// pods; "services", to Services and EndpointSlices. "nodes" keeps routes to the pods of other
+// nodes. "dns" answers on the cluster DNS addresses.
 //
 // Promises: the death, restart or upgrade of the agent changes nothing for
 // established connections and for new ones; while the API is away everything keeps
@@ -18,7 +19,7 @@
 // nothing outside.
 //
 // Map: bpf (the programs), maps (their tables), loader (attaching), cni with cni/plugin and
-// ipam, services, policy, conntrack, dns. This package itself wires them: config.go, netdata.go (the
-// components), node.go (interfaces, routes, sysctls), podrange.go, api.go, status.go,
+// ipam, services, policy, nodes, conntrack, dns. This package itself wires them: config.go, netdata.go (the
+// components), node.go (interfaces, routes, sysctls), podrange.go, mtu.go, api.go, status.go,
 // system.go (what the wing needs in the API), cleanup.go.
 package netdata

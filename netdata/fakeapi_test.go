@@ -45,12 +45,14 @@ var resources = map[string]metav1.TypeMeta{
 	"endpointslices":  {APIVersion: "discovery.k8s.io/v1", Kind: "EndpointSlice"},
 }
 
-func newFakeAPI(t *testing.T) *fakeAPI {
+func newFakeAPI(t *testing.T) *fakeAPI { return newFakeAPIAt(t, "127.0.0.1:0") }
+
+func newFakeAPIAt(t *testing.T, addr string) *fakeAPI {
 	a := &fakeAPI{t: t, version: 1, objects: map[string]map[string]any{}, watches: map[chan watchEvent]string{}}
 	for r := range resources {
 		a.objects[r] = map[string]any{}
 	}
-	a.start("127.0.0.1:0")
+	a.start(addr)
 	return a
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/miekg/dns"
@@ -155,8 +156,12 @@ func oneFamily(t *testing.T, n *testNode, proto, separator, node string) {
 	}
 	echoTCP(t, ns, ":8080", "a")
 	expect(t, "", proto, at, "a", node)
-	if s := n.network.Status(); s.Pods != 1 || len(s.PodRanges) != 1 {
-		t.Errorf("%d pods, ranges %v", s.Pods, s.PodRanges)
+	if s := n.network.Status(); s.Pods != 1 || len(s.PodRanges) != 1 || s.Notices["families"] == "" {
+		t.Errorf("%d pods, ranges %v, notices %v", s.Pods, s.PodRanges, s.Notices)
+	}
+	// Tools find DNS by the Service of the cluster, whatever this node lacks.
+	if objects := string(n.network.SystemObjects()); !strings.Contains(objects, `clusterIPs: ["10.96.0.10", "fd00:96::a"]`) {
+		t.Errorf("the DNS Service lacks an address:\n%s", objects)
 	}
 	if _, err := n.cni(plugin, "DEL", "container-a", ns); err != nil {
 		t.Error(err)

@@ -13,13 +13,25 @@ import (
 // mtuRetry is how long a failed subscription waits for the next.
 const mtuRetry = time.Second
 
-// mtu is what a pod's interface may have: what leaves by the uplink must fit.
+// mtu is what a pod's interface may have: what leaves by the uplink must fit, with the headers of a
+// tunnel if there are tunnels.
 func (n *Network) mtu() (int, error) {
 	dev, err := netlink.LinkByName(n.cfg.Uplink)
 	if err != nil {
 		return 0, fmt.Errorf("find uplink %q: %w", n.cfg.Uplink, err)
 	}
-	return dev.Attrs().MTU, nil
+	return dev.Attrs().MTU - int(n.overhead.Load()), nil
+}
+
+// tunnelled notes how much of each packet tunnels take.
+func (n *Network) tunnelled(overhead int) {
+	if n.overhead.Swap(int32(overhead)) == int32(overhead) {
+		return
+	}
+	select {
+	case n.overheadChanged <- struct{}{}:
+	default:
+	}
 }
 
 // followMTU gives the pods the MTU of the uplink whenever it changes, until ctx ends. The kernel
@@ -62,15 +74,24 @@ func (n *Network) watchMTU(ctx context.Context, pods *cni.Server) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-n.overheadChanged:
+			if last, err = n.mtu(); err != nil {
+				return err
+			}
+			n.applyMTU(pods, last)
 		case change, open := <-changes:
 			if !open {
 				return fmt.Errorf("watch interfaces: %w", lost)
 			}
 			attrs := change.Attrs()
-			if attrs.Name == n.cfg.Uplink && attrs.MTU != last {
-				last = attrs.MTU
-				n.log.Info("the uplink's MTU has changed", "uplink", n.cfg.Uplink, "mtu", last)
+			fits := attrs.MTU - int(n.overhead.Load())
+			if attrs.Name == n.cfg.Uplink && fits != last {
+				last = fits
+				n.log.Info("the uplink's MTU has changed", "uplink", n.cfg.Uplink, "mtu", attrs.MTU)
 				n.applyMTU(pods, last)
+				if c := n.nodes.Load(); c != nil {
+					c.Wake() // the tunnel's device has one of its own
+				}
 			}
 		}
 	}
@@ -79,7 +100,7 @@ func (n *Network) watchMTU(ctx context.Context, pods *cni.Server) error {
 func (n *Network) applyMTU(pods *cni.Server, mtu int) {
 	const subject = "mtu"
 	if err := pods.SetMTU(mtu); err != nil {
-		n.notice(subject, fmt.Sprintf("some pods keep another MTU than the uplink's %d: %v", mtu, err))
+		n.notice(subject, fmt.Sprintf("some pods keep another MTU than %d, which fits the uplink: %v", mtu, err))
 		return
 	}
 	n.notice(subject, "")

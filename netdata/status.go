@@ -8,6 +8,7 @@ import (
 	"github.com/bothy-os/bothy/netdata/dns"
 	"github.com/bothy-os/bothy/netdata/loader"
 	tables "github.com/bothy-os/bothy/netdata/maps"
+	"github.com/bothy-os/bothy/netdata/nodes"
 	"github.com/bothy-os/bothy/netdata/policy"
 	"github.com/bothy-os/bothy/netdata/services"
 )
@@ -27,6 +28,7 @@ type Status struct {
 	Policy    policy.Status    `json:"policy"`
 	DNS       dns.Status       `json:"dns"`
 	Flows     conntrack.Status `json:"flows"`
+	Nodes     nodes.Status     `json:"nodes"`
 	// Drops counts dropped and refused packets by reason, since the node started.
 	Drops map[string]uint64 `json:"drops,omitempty"`
 	// Notices are things an operator should know, by subject.
@@ -58,6 +60,9 @@ func (n *Network) Status() Status {
 	s.Drops, err = k.Tables.Drops()
 	note(err)
 	s.Flows = k.flows.Status()
+	if c := n.nodes.Load(); c != nil {
+		s.Nodes = c.Status()
+	}
 	s.Policy = k.policy.Status()
 	if c := n.controller.Load(); c != nil {
 		s.Services = c.Status()

@@ -38,7 +38,7 @@ func inTestNode(t *testing.T) bool {
 		t.Skip("needs root for network namespaces and eBPF")
 	}
 	cgroup := makeCgroup(t)
-	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=90s")
+	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout="+patiently(90*time.Second).String())
 	cmd.Env = append(os.Environ(), childEnv+"="+cgroup)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.CombinedOutput()
@@ -76,7 +76,7 @@ func makeCgroup(t *testing.T) string {
 // wait polls until cond returns nil.
 func wait(t *testing.T, what string, cond func() error) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(patiently(10 * time.Second))
 	for {
 		err := cond()
 		if err == nil {
@@ -124,6 +124,15 @@ var (
 
 func newTestNode(t *testing.T) *testNode {
 	t.Helper()
+	n := newUnconnectedNode(t)
+	n.outside = n.makeNetns("outside")
+	n.connectOutside()
+	return n
+}
+
+// newUnconnectedNode has no uplink yet.
+func newUnconnectedNode(t *testing.T) *testNode {
+	t.Helper()
 	must(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
 	dir := t.TempDir()
 	run := filepath.Join(dir, "run")
@@ -137,8 +146,9 @@ func newTestNode(t *testing.T) *testNode {
 		must(t, os.WriteFile(filepath.Join(cgroup, "cgroup.procs"), []byte("0"), 0))
 	}
 	n := &testNode{t: t, dir: dir}
-	n.outside = n.makeNetns("outside")
-	n.connectOutside()
+	lo, err := netlink.LinkByName("lo")
+	must(t, err)
+	must(t, netlink.LinkSetUp(lo))
 	n.cfg = Config{
 		StateDir: filepath.Join(dir, "state"), RunDir: run, BPFDir: bpf,
 		NodeName: "node", NodeIPs: []netip.Addr{nodeIP, nodeIP6}, Uplink: "eth0", HostCgroup: cgroup,
@@ -153,9 +163,6 @@ func newTestNode(t *testing.T) *testNode {
 
 func (n *testNode) connectOutside() {
 	t := n.t
-	lo, err := netlink.LinkByName("lo")
-	must(t, err)
-	must(t, netlink.LinkSetUp(lo))
 	ns, err := netns.GetFromPath(n.outside)
 	must(t, err)
 	defer ns.Close()
@@ -275,7 +282,7 @@ func (n *testNode) start(waitFor ...string) {
 	}
 	t.Cleanup(n.stop)
 	for _, name := range waitFor {
-		wctx, wcancel := context.WithTimeout(ctx, 10*time.Second)
+		wctx, wcancel := context.WithTimeout(ctx, patiently(10*time.Second))
 		err := s.WaitReady(wctx, name)
 		wcancel()
 		if err != nil {
@@ -346,7 +353,7 @@ func echoUDP(t *testing.T, nsPath, addr, name string) {
 func dial(t *testing.T, nsPath, network, addr string) (net.Conn, error) {
 	t.Helper()
 	f := func() (net.Conn, error) {
-		d := net.Dialer{Timeout: 3 * time.Second}
+		d := net.Dialer{Timeout: patiently(3 * time.Second)}
 		return d.Dial(network, addr)
 	}
 	if nsPath == "" {
@@ -357,7 +364,7 @@ func dial(t *testing.T, nsPath, network, addr string) (net.Conn, error) {
 
 // say sends a line and returns the answer.
 func say(c net.Conn, line string) (string, error) {
-	if err := c.SetDeadline(time.Now().Add(3 * time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(patiently(3 * time.Second))); err != nil {
 		return "", err
 	}
 	if _, err := io.WriteString(c, line); err != nil {

@@ -81,7 +81,14 @@ func (d *Dataplane) AttachUplink(name string) error {
 	return d.attach(dev, func(p *programs) (in, out *ebpf.Program) { return p.FromExt, p.ToExt })
 }
 
-// attach attaches a pair of programs of each family, egress first.
+// AttachTunnel attaches what the uplink has for what comes in to the device of tunnels from other
+// nodes. What goes out there is for pods, which know each other's addresses: nothing is to
+// be done to it.
+func (d *Dataplane) AttachTunnel(dev netlink.Link) error {
+	return d.attach(dev, func(p *programs) (in, out *ebpf.Program) { return p.FromExt, nil })
+}
+
+// attach attaches a pair of programs of each family, egress first; nil is none.
 func (d *Dataplane) attach(dev netlink.Link, pair func(*programs) (in, out *ebpf.Program)) error {
 	for _, family := range allFamilies {
 		p := d.programs[family]
@@ -89,8 +96,10 @@ func (d *Dataplane) attach(dev netlink.Link, pair func(*programs) (in, out *ebpf
 			continue
 		}
 		in, out := pair(p)
-		if err := d.devices.attach(dev, hook{egress, family}, out); err != nil {
-			return err
+		if out != nil {
+			if err := d.devices.attach(dev, hook{egress, family}, out); err != nil {
+				return err
+			}
 		}
 		if err := d.devices.attach(dev, hook{ingress, family}, in); err != nil {
 			return err

@@ -33,12 +33,9 @@ const (
 	SNATPortMax = 65535
 )
 
-// The second family of a node is there for the few peers that have nothing else, so
-// its preallocated maps are smaller.
-const (
-	secondFlows = 4       // as a fraction: a quarter
-	secondSlots = 1 << 16 // a quarter of the default
-)
+// secondShare is how many times smaller the maps of a node's second family are: it is there for the
+// few peers that have nothing else, and most of a map's memory is taken in advance.
+const secondShare = 4
 
 // Config is what the programs must know in advance.
 type Config struct {
@@ -81,6 +78,9 @@ func Load(cfg Config, log *slog.Logger) (*Dataplane, error) {
 		return nil, err
 	}
 	tables, err := maps.Open(filepath.Join(cfg.Dir, "maps"), sets)
+	if errors.Is(err, unix.EPERM) {
+		return nil, fmt.Errorf("%w (needs CAP_BPF and CAP_NET_ADMIN, or root)", err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +119,7 @@ func (c Config) sets() (map[maps.Family]maps.Set, error) {
 		}
 		sizes := c.Sizes
 		if i > 0 {
-			sizes.Flows, sizes.Slots = sizes.Flows/secondFlows, secondSlots
+			sizes.Flows, sizes.Divide = sizes.Flows/secondShare, secondShare
 		}
 		out[family] = maps.Set{Spec: spec, Sizes: sizes}
 	}

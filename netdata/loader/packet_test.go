@@ -115,6 +115,9 @@ func (p packet) ip() []byte {
 
 // frame is the packet on the wire.
 func (p packet) frame() []byte {
+	if p.src.Addr().Is6() {
+		return p.frame6()
+	}
 	eth := []byte{0x02, 0xee, 0xee, 0xee, 0xee, 0xee, 0x02, 0x0b, 0, 0, 0, 1, 0x08, 0x00}
 	return append(eth, p.ip()...)
 }
@@ -124,6 +127,9 @@ func parseFrame(t *testing.T, frame []byte) packet {
 	t.Helper()
 	if len(frame) < 34 {
 		t.Fatalf("frame of %d bytes", len(frame))
+	}
+	if frame[12] == 0x86 {
+		return parseFrame6(t, frame)
 	}
 	p := parseIP(t, frame[14:], true)
 	copy(p.dstMAC[:], frame)

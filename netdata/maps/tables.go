@@ -26,8 +26,11 @@ var layouts = map[string]layout{
 	"affinities":     {version: 1},
 	"ct":             {version: 1},
 	"datagram_peers": {version: 1},
-	"drops":          {version: 1, shared: true},
+	"drops":          {version: 2, shared: true},
 	"endpoints":      {version: 1},
+	"event_control":  {version: 1, shared: true},
+	"event_cpus":     {version: 1, shared: true},
+	"event_ring":     {version: 1, shared: true},
 	"ifaces":         {version: 1},
 	"nats":           {version: 1},
 	"policy_peers":   {version: 1},
@@ -44,17 +47,25 @@ type Sizes struct {
 	// Flows is the number of rows of conntrack and of the translation table. A
 	// row of each costs about 200 bytes for IPv4 and 270 for IPv6 together, allocated in advance.
 	Flows uint32
-	// Slots is the number of backends of all services, at 8 bytes for IPv4 and
-	// 24 for IPv6, allocated in advance.
-	Slots uint32
+	// Divide makes the other large maps that many times smaller; 0 is 1.
+	Divide uint32
+}
+
+// divided are the maps that [Sizes.Divide] makes smaller.
+func divided(name string) bool {
+	switch name {
+	case "affinities", "datagram_peers", "services", "slots":
+		return true
+	}
+	return false
 }
 
 func (s Sizes) apply(name string, spec *ebpf.MapSpec) {
 	switch {
 	case s.Flows != 0 && (name == "ct" || name == "nats"):
 		spec.MaxEntries = s.Flows
-	case s.Slots != 0 && name == "slots":
-		spec.MaxEntries = s.Slots
+	case s.Divide != 0 && divided(name):
+		spec.MaxEntries /= s.Divide
 	}
 }
 

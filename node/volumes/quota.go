@@ -131,7 +131,11 @@ func (q *projectQuota) set(project uint32, bytes int64) error {
 // usage returns how many bytes a project uses and may use.
 func (q *projectQuota) usage(project uint32) (used, limit int64, err error) {
 	var d dqblk
-	if err := q.quotactl(qGetQuota, project, unsafe.Pointer(&d)); err != nil { //nolint:gosec // the kernel fills it
+	err = q.quotactl(qGetQuota, project, unsafe.Pointer(&d)) //nolint:gosec // the kernel fills it
+	if errors.Is(err, unix.ENOENT) {
+		return 0, 0, nil // xfs forgets projects that use nothing and have no limit
+	}
+	if err != nil {
 		return 0, 0, fmt.Errorf("read usage of project %d: %w", project, err)
 	}
 	return int64(d.space), int64(d.blockHard) * 1024, nil

@@ -8,18 +8,33 @@ import (
 	"runtime"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// quotaMount gives the test a small ext4 with project quotas, in a mount
+// fileSystem is one that has project quotas.
+type fileSystem struct {
+	name string
+	// size is little, but not less than what mkfs accepts.
+	size string
+	mkfs []string
+}
+
+func ext4() fileSystem {
+	return fileSystem{"ext4", "64M", []string{"mkfs.ext4", "-q", "-O", "quota,project", "-E", "quotatype=prjquota"}}
+}
+
+func xfs() fileSystem { return fileSystem{"xfs", "320M", []string{"mkfs.xfs", "-q"}} }
+
+// quotaMount gives the test a small file system with project quotas, in a mount
 // namespace of its own thread: nothing else sees it, and it goes with the test.
-func quotaMount(t *testing.T, options string) string {
+func quotaMount(t *testing.T, fs fileSystem, options string) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to mount a file system")
 	}
-	for _, tool := range []string{"mkfs.ext4", "mount", "umount"} {
+	for _, tool := range []string{fs.mkfs[0], "mount", "umount"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skipf("needs %s", tool)
 		}
@@ -33,13 +48,13 @@ func quotaMount(t *testing.T, options string) string {
 	}
 	dir := t.TempDir()
 	image, target := filepath.Join(dir, "image"), filepath.Join(dir, "mnt")
-	run(t, "truncate", "-s", "64M", image)
-	run(t, "mkfs.ext4", "-q", "-O", "quota,project", "-E", "quotatype=prjquota", image)
+	run(t, "truncate", "-s", fs.size, image)
+	run(t, fs.mkfs[0], append(fs.mkfs[1:], image)...)
 	if err := os.Mkdir(target, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command("mount", "-o", "loop"+options, image, target).CombinedOutput(); err != nil {
-		t.Skipf("this kernel cannot mount ext4 with project quota from a file: %v: %s", err, out)
+	if out, err := exec.Command("mount", "-t", fs.name, "-o", "loop"+options, image, target).CombinedOutput(); err != nil {
+		t.Skipf("this kernel cannot mount %s with project quota from a file: %v: %s", fs.name, err, out)
 	}
 	t.Cleanup(func() { run(t, "umount", target) })
 	dropSysResource(t)
@@ -68,8 +83,12 @@ func run(t *testing.T, name string, args ...string) {
 	}
 }
 
-func TestProjectQuotaOnRealExt4(t *testing.T) {
-	s := newStore(filepath.Join(quotaMount(t, ",prjquota"), "volumes"), testLog())
+func TestProjectQuotaOnRealExt4(t *testing.T) { projectQuotaHolds(t, ext4()) }
+
+func TestProjectQuotaOnRealXFS(t *testing.T) { projectQuotaHolds(t, xfs()) }
+
+func projectQuotaHolds(t *testing.T, fs fileSystem) {
+	s := newStore(filepath.Join(quotaMount(t, fs, ",prjquota"), "volumes"), testLog())
 	if err := s.open(); err != nil {
 		t.Fatal(err)
 	}
@@ -117,13 +136,23 @@ func TestProjectQuotaOnRealExt4(t *testing.T) {
 	if err := s.emptyTrash(); err != nil {
 		t.Fatal(err)
 	}
-	if used, limit, err := q.usage(project); err != nil || used != 0 || limit != 0 {
+	// XFS frees the space of deleted files a little later.
+	var used, limit int64
+	var err error
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		used, limit, err = q.usage(project)
+		if err != nil || used == 0 || time.Now().After(deadline) {
+			break
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+	if err != nil || used != 0 || limit != 0 {
 		t.Errorf("after deletion project %d uses %d of %d bytes, %v", project, used, limit, err)
 	}
 }
 
 func TestQuotaThatIsNotEnforcedIsNotPromised(t *testing.T) {
-	q := &projectQuota{dir: quotaMount(t, "")}
+	q := &projectQuota{dir: quotaMount(t, ext4(), "")}
 	if err := q.check(); err == nil {
 		t.Error("project quota is promised on a file system mounted without prjquota")
 	}

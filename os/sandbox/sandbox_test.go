@@ -30,11 +30,7 @@ func startNodeIn(t *testing.T, name, stateDir, agent string) (*Node, Spec) {
 		t.Skip("needs root to make namespaces")
 	}
 	bin := t.TempDir()
-	build := exec.Command("go", "build", "-o", filepath.Join(bin, "bothy-init"), "github.com/bothy-os/bothy/cmd/bothy-init")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build bothy-init: %v\n%s", err, out)
-	}
+	provideInit(t, filepath.Join(bin, "bothy-init"))
 	for _, f := range []string{"bothy", "bothy-cni", "runc", "containerd-shim-runc-v2"} {
 		if err := os.WriteFile(filepath.Join(bin, f), []byte("#!/bin/sh\n"+agent), 0o755); err != nil {
 			t.Fatal(err)
@@ -54,6 +50,23 @@ func startNodeIn(t *testing.T, name, stateDir, agent string) (*Node, Spec) {
 		}
 	})
 	return n, spec
+}
+
+// provideInit builds bothy-init, or takes it from the directory that BOTHY_TEST_BIN
+// names, for machines without a compiler.
+func provideInit(t *testing.T, to string) {
+	t.Helper()
+	if dir := os.Getenv("BOTHY_TEST_BIN"); dir != "" {
+		if err := os.Symlink(filepath.Join(dir, "bothy-init"), to); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	build := exec.Command("go", "build", "-o", to, "github.com/bothy-os/bothy/cmd/bothy-init")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build bothy-init: %v\n%s", err, out)
+	}
 }
 
 // leftovers lists what a stopped node still has on the host.
