@@ -81,3 +81,15 @@ func TestHost(t *testing.T) {
 		runAll(t, lab, kernel, binaries, gotest.Options{Limit: 2 * time.Minute})
 	})
 }
+
+// TestPackages runs the tests of packages of one's choice, such as
+// BOTHY_VM_PACKAGES="./netdata/loader ./images".
+func TestPackages(t *testing.T) {
+	packages := strings.Fields(os.Getenv("BOTHY_VM_PACKAGES"))
+	if len(packages) == 0 {
+		t.Skip("BOTHY_VM_PACKAGES names no packages")
+	}
+	onEveryKernel(t, func(t *testing.T, lab *vm.Lab, kernel string) {
+		runAll(t, lab, kernel, build(t, lab, packages...), gotest.Options{Limit: 2 * time.Minute})
+	})
+}
