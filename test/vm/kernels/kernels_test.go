@@ -2,7 +2,6 @@ package kernels
 
 import (
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -27,7 +26,7 @@ func onEveryKernel(t *testing.T, test func(t *testing.T, lab *vm.Lab, kernel str
 // build compiles the tests of packages.
 func build(t *testing.T, lab *vm.Lab, packages ...string) []gotest.Binary {
 	t.Helper()
-	binaries, err := gotest.Build(t.Context(), lab.Paths.Root, filepath.Join(lab.Paths.Root, "build", "vm", "tests"), packages...)
+	binaries, err := gotest.Build(t.Context(), lab.Paths.Root, t.TempDir(), packages...)
 	if err != nil {
 		t.Fatal(err)
 	}
