@@ -121,7 +121,7 @@ build/test-images/index.json: $(shell find test/images -type f 2>/dev/null) | bu
 ##@ Testing
 
 .PHONY: test
-test: lint test-unit test-integration ## Lint, unit tests, and the integration suite on a real node.
+test: lint test-unit test-integration conformance-smoke ## Lint, unit tests, and the integration and upstream suites on real nodes.
 
 .PHONY: test-unit
 test-unit: deps ## Unit tests; with the race detector where that does not mean compiling Kubernetes again.
@@ -147,9 +147,24 @@ test-vm-all: build images build/test-images/index.json $(BIN)/kubectl ## The sam
 	@hack/deps.sh build vm && rm -rf build/vm/run
 	BOTHY_VM_KERNELS="6.1 6.12 6.18 7.3" $(VM_TEST) -timeout 3h ./test/vm/... $(TEST_FLAGS)
 
+# What `make conformance` runs and prints; docs/conformance.md explains them.
+SET      ?= conformance
+FOCUS    ?=
+SKIP     ?=
+SHARD    ?= 1/1
+PARALLEL ?= 4
+CONFORMANCE := go run ./test/conformance
+CONFORMANCE_FLAGS = -set '$(SET)' -focus '$(FOCUS)' -skip '$(SKIP)' -shard $(SHARD) -parallel $(PARALLEL) \
+	$(if $(LIST),-list) $(if $(AGAIN),-again) $(if $(RETRY),-retry) $(if $(KEEP),-keep)
+
 .PHONY: conformance
-conformance: ## The upstream conformance suite.
-	@echo "the upstream e2e images are not built from source here yet, so the suite cannot run" >&2; exit 1
+conformance: e2e ## The upstream conformance suite, resumed where it stopped; SET, FOCUS, SKIP, SHARD, PARALLEL, LIST=1.
+	$(CONFORMANCE) $(CONFORMANCE_FLAGS) $(if $(LIST),,-docs)
+
+.PHONY: conformance-smoke
+conformance-smoke: e2e ## A few minutes of every part of the upstream suite.
+	@[ "$$(id -u)" = 0 ] || { echo "not root: the upstream suite needs a node, and is left out"; exit 0; }; \
+		$(CONFORMANCE) -set smoke -again -results build/e2e/smoke.json -parallel $(PARALLEL)
 
 .PHONY: bench
 bench: build images build/test-images/index.json $(BIN)/kubectl peers ## Start-up times, memory, CPU and writes, beside separate upstream processes.
@@ -160,6 +175,23 @@ bench: build images build/test-images/index.json $(BIN)/kubectl peers ## Start-u
 bench-gitops: build $(BIN)/kubectl build/images/index.json build/test-images/index.json $(FLUX_PEERS) ## From a push to the cluster, beside Flux's own controllers, in turns.
 	@hack/clean-runs.sh
 	go run ./test/bench/gitops $(BENCH_FLAGS)
+
+NET_PEERS := build/peers/kube-proxy build/peers/netload
+
+.PHONY: bench-net
+bench-net: build $(BIN)/kubectl build/images/index.json build/test-images/index.json $(NET_PEERS) ## What a packet's way costs, beside kube-proxy in both of its modes, in turns.
+	@hack/deps.sh bench-net
+	@hack/clean-runs.sh
+	go run ./test/bench/net $(BENCH_FLAGS)
+
+.PHONY: bench-programs
+bench-programs: deps ## What each eBPF program costs, in ns per packet.
+	go test -run '^$$' -bench . -count 5 ./netdata/loader
+
+.PHONY: test-churn
+test-churn: build images build/test-images/index.json $(BIN)/kubectl ## 50 Services and 500 endpoints flap for ten minutes under load.
+	@hack/clean-runs.sh
+	CHURN=10m go test -count=1 -v -timeout 25m -run Churn ./test/cluster/network
 
 .PHONY: test-chaos
 test-chaos: build images build/test-images/index.json $(BIN)/kubectl ## kill -9 of the agent during 200 reconciles.
@@ -222,11 +254,52 @@ build/peers/etcd: PACKAGE = go.etcd.io/etcd/server/v3
 build/peers/containerd: PACKAGE = github.com/containerd/containerd/v2/cmd/containerd
 build/peers/ptp build/peers/loopback: PACKAGE = github.com/containernetworking/plugins/plugins/main/$(@F)
 build/peers/host-local: PACKAGE = github.com/containernetworking/plugins/plugins/ipam/$(@F)
+build/peers/netload: test/bench/net/netload/netload.c | deps
+	@$(STEP) "Building netload" sh -c 'mkdir -p $(@D) && cc -O2 -Wall -Wextra -Werror -static -o $@ $<'
+
 build/peers/kube%: PACKAGE = k8s.io/kubernetes/cmd/$(@F)
-$(PEERS): $(UPSTREAM_MODULE) | deps
+$(PEERS) build/peers/kube-proxy: $(UPSTREAM_MODULE) | deps
 	@$(STEP) "Building $(@F) as a separate process" go -C tools/upstream build -v -ldflags '-s -w $(K8S_LDFLAGS)' \
 		-o $(CURDIR)/$@ $(PACKAGE)
 	@touch $@
+
+# The upstream end-to-end suite and what its images hold. Its libraries have the
+# versions of go.mod, so that most of it is in the build cache already.
+E2E          := build/e2e
+E2E_MODULE   := tools/e2e/go.mod tools/e2e/go.sum
+E2E_PROGRAMS := $(addprefix $(E2E)/programs/,agnhost nnp regression-issue-74839 etcd coredns)
+e2e_sources   = $$(go -C tools/e2e list -m -f '{{.Dir}}' k8s.io/kubernetes)
+
+.PHONY: e2e
+e2e: build images build/test-images/index.json $(BIN)/kubectl $(E2E)/ginkgo $(E2E)/e2e.test $(E2E)/images/index.json
+
+$(E2E)/e2e.test: $(E2E_MODULE) | deps
+	@$(STEP) "Building the end-to-end suite of Kubernetes $(K8S_VERSION) (the first time takes minutes)" \
+		go -C tools/e2e test -c -ldflags '-s -w $(K8S_LDFLAGS)' -o $(CURDIR)/$@ k8s.io/kubernetes/test/e2e
+	@touch $@
+
+$(E2E)/ginkgo: $(E2E_MODULE) | deps
+	@$(STEP) "Building ginkgo" go -C tools/e2e build -v -ldflags '-s -w' -o $(CURDIR)/$@ github.com/onsi/ginkgo/v2/ginkgo
+	@touch $@
+
+$(E2E)/programs/agnhost: LDFLAGS_OF = -X main.Version=2.66.1
+$(E2E)/programs/agnhost $(E2E)/programs/regression-issue-74839: PACKAGE = k8s.io/kubernetes/test/images/$(@F)
+$(E2E)/programs/nnp: PACKAGE = k8s.io/kubernetes/test/images/nonewprivs
+$(E2E)/programs/etcd: PACKAGE = go.etcd.io/etcd/server/v3
+$(E2E)/programs/coredns: PACKAGE = ./coredns
+$(E2E_PROGRAMS): $(E2E_MODULE) tools/e2e/coredns/main.go | deps
+	@$(STEP) "Building $(@F) for the images of the suite" go -C tools/e2e build -v \
+		-ldflags '-s -w $(LDFLAGS_OF)' -o $(CURDIR)/$@ $(PACKAGE)
+	@touch $@
+
+# The suite wants this one to be of an old release, with the libraries of its time.
+$(E2E)/programs/sample-apiserver: tools/e2e/sample-apiserver/go.mod tools/e2e/sample-apiserver/go.sum | deps
+	@$(STEP) "Building sample-apiserver for the images of the suite" go -C tools/e2e/sample-apiserver build -v \
+		-ldflags '-s -w' -o $(CURDIR)/$@ k8s.io/sample-apiserver
+	@touch $@
+
+$(E2E)/images/index.json: $(E2E_PROGRAMS) $(E2E)/programs/sample-apiserver $(wildcard test/conformance/images/*.go)
+	@$(STEP) "Building the images of the suite" $(CONFORMANCE) images -sources "$(e2e_sources)"
 
 .PHONY: clean
 clean: ## Remove what was built; a running cluster and its repository stay.

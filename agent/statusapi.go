@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
@@ -33,6 +34,7 @@ func (h *hall) statusComponent() supervise.Component {
 		mux.HandleFunc("GET /v1/history", h.serveHistory)
 		mux.HandleFunc("POST /v1/diff", h.servePreview)
 		mux.HandleFunc("GET /v1/profile/{kind}", h.serveProfile)
+		h.networkRoutes(mux)
 		mux.Handle("GET /metrics", h.metricsHandler())
 		return serveSocket(ctx, boot.AgentSocket, mux, ready)
 	}}
@@ -48,9 +50,17 @@ func (h *hall) serveReconcile(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// metricsHandler serves the metrics of the process and those of the reconciler.
+// metricsHandler serves the metrics of the process, of the reconciler and of the network that
+// runs at the moment.
 func (h *hall) metricsHandler() http.Handler {
-	all := prometheus.Gatherers{prometheus.DefaultGatherer, h.reconciler.Metrics()}
+	network := prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
+		n, err := h.network()
+		if err != nil {
+			return nil, nil //nolint:nilerr // before there is a network it has no metrics
+		}
+		return n.Metrics().Gather()
+	})
+	all := prometheus.Gatherers{prometheus.DefaultGatherer, h.reconciler.Metrics(), network}
 	return promhttp.HandlerFor(all, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
 }
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes sure that what the given targets need is installed: deps.sh build|test|vm|generate ...
+# Makes sure that what the given targets need is installed: deps.sh build|test|vm|generate|bench-net ...
 #
 # It says what it installs and why, does nothing when everything is there, and
 # on a distribution it does not know it lists what is missing instead.
@@ -24,6 +24,8 @@ xz|xz-utils|unpacks kernel modules|vm
 clang-19|clang-19|compiles the eBPF programs to the committed objects|generate
 llvm-strip-19|llvm-19|removes debug sections from them|generate
 /usr/include/bpf/bpf_helpers.h|libbpf-dev|declares the kernel functions they call|generate
+nft|nftables|the rules of kube-proxy in its nftables mode|bench-net
+iptables|iptables|the rules of kube-proxy in its iptables mode|bench-net
 '
 
 present() {

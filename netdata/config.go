@@ -57,6 +57,8 @@ type Config struct {
 
 	// forceFilter has tests on new kernels use what old kernels use.
 	forceFilter bool
+	// flows overrides the size of the flow tables, for tests that fill them.
+	flows uint32
 }
 
 // PortRange is inclusive.
@@ -89,6 +91,7 @@ func (c Config) check() (Config, error) {
 	if r := c.NodePortRange; r.Last >= snatPortMin {
 		errs = append(errs, fmt.Errorf("NodePortRange %d-%d: ports from %d on are used for masquerading", r.First, r.Last, snatPortMin))
 	}
+	errs = append(errs, c.overlap(c.PodCIDRs))
 	if c.CNIConfDir == "" {
 		c.CNIConfDir = filepath.Join(c.RunDir, "cni", "net.d")
 	}

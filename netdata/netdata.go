@@ -1,6 +1,7 @@
 package netdata
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"github.com/bothy-os/bothy/netdata/cni"
 	"github.com/bothy-os/bothy/netdata/conntrack"
 	"github.com/bothy-os/bothy/netdata/dns"
+	"github.com/bothy-os/bothy/netdata/flows"
 	"github.com/bothy-os/bothy/netdata/loader"
 	"github.com/bothy-os/bothy/netdata/maps"
 	"github.com/bothy-os/bothy/netdata/nodes"
@@ -35,11 +37,14 @@ type Network struct {
 	dns        *dns.Server
 
 	kernel     atomic.Pointer[kernel]
+	server     atomic.Pointer[cni.Server]
 	controller atomic.Pointer[services.Controller]
 	nodes      atomic.Pointer[nodes.Controller]
 	// overhead is how many bytes of a packet to another node tunnels take.
 	overhead        atomic.Int32
 	overheadChanged chan struct{}
+	names           *names
+	metrics         *metrics
 
 	mu        sync.Mutex
 	podRanges []netip.Prefix
@@ -50,6 +55,7 @@ type Network struct {
 type kernel struct {
 	*loader.Dataplane
 	flows  *conntrack.Collector
+	hub    *flows.Hub
 	policy *policy.Controller
 }
 
@@ -75,6 +81,7 @@ func New(cfg Config) (*Network, error) {
 	if lacking := given.lacking(); len(lacking) > 0 {
 		n.notices["families"] = fmt.Sprintf("the cluster has %s, but this node has no address of that family: neither have its pods", lacking)
 	}
+	n.names, n.metrics = &names{network: n}, newMetrics(n)
 	return n, nil
 }
 
@@ -101,7 +108,7 @@ func (n *Network) runDataplane(ctx context.Context, ready func()) error {
 		NodeIPs:      n.cfg.NodeIPs,
 		ServiceCIDRs: n.cfg.ServiceCIDRs,
 		ClusterDNS:   n.cfg.ClusterDNS,
-		Sizes:        maps.Sizes{Flows: flowCapacity()},
+		Sizes:        maps.Sizes{Flows: cmp.Or(n.cfg.flows, flowCapacity())},
 		ForceFilter:  n.cfg.forceFilter,
 	}, n.log)
 	if err != nil {
@@ -112,11 +119,19 @@ func (n *Network) runDataplane(ctx context.Context, ready func()) error {
 		return err
 	}
 	n.attachSockets(dp)
-	flows := conntrack.New(dp.Tables, n.log)
-	n.kernel.Store(&kernel{Dataplane: dp, flows: flows, policy: policy.NewController(dp.Tables, n.cfg.NodeName, n.log)})
+	// Nobody listens any more to what the programs told an agent that was killed.
+	if err := dp.Tables.Silence(); err != nil {
+		return err
+	}
+	k := &kernel{
+		Dataplane: dp, flows: conntrack.New(dp.Tables, n.log), hub: n.newHub(dp),
+		policy: policy.NewController(dp.Tables, n.cfg.NodeName, n.log),
+	}
+	defer k.hub.Close()
+	n.kernel.Store(k)
 	ready()
 	n.log.Info("dataplane in force", "uplink", n.cfg.Uplink, "addrs", n.cfg.NodeIPs, "backend", dp.Backend())
-	return flows.Run(ctx)
+	return k.flows.Run(ctx)
 }
 
 // attachSockets does not fail the dataplane: pods do not need it. But the API server reaches
@@ -144,8 +159,9 @@ func (n *Network) runCNI(ctx context.Context, ready func()) error {
 		return err
 	}
 	server := cni.New(cni.Config{
-		Socket: n.cfg.socket(), Dir: n.cfg.runDir(), ConfDir: n.cfg.CNIConfDir, MTU: mtu, Log: n.log,
+		Socket: n.cfg.socket(), Dir: n.cfg.runDir(), ConfDir: n.cfg.CNIConfDir, MTU: mtu, Log: n.log, Observe: n.metrics.observeCNI,
 	}, podPorts{k})
+	n.server.Store(server)
 	if err := server.Reconcile(); err != nil {
 		return err
 	}
@@ -155,6 +171,9 @@ func (n *Network) runCNI(ctx context.Context, ready func()) error {
 	}
 	pods, err := n.findPodRanges(ctx)
 	if err != nil || ctx.Err() != nil {
+		return err
+	}
+	if err := n.cfg.overlap(pods); err != nil {
 		return err
 	}
 	for _, p := range pods {
@@ -201,6 +220,7 @@ func (n *Network) runServices(ctx context.Context, ready func()) error {
 	}
 	node := services.Node{Name: n.cfg.NodeName, IPs: n.cfg.NodeIPs, ClusterDNS: n.cfg.ClusterDNS}
 	controller := services.NewController(client, k.Tables, k.flows, node, n.log)
+	controller.ObserveLatency(n.metrics.observeService)
 	n.controller.Store(controller)
 	return controller.Run(ctx, ready)
 }

@@ -14,14 +14,6 @@ import (
 	"github.com/bothy-os/bothy/netdata/nodes"
 )
 
-func prefixes(s ...string) []netip.Prefix {
-	var out []netip.Prefix
-	for _, p := range s {
-		out = append(out, netip.MustParsePrefix(p))
-	}
-	return out
-}
-
 func nodeObject(name string, pods []string, addrs ...netip.Prefix) *corev1.Node {
 	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.NodeSpec{PodCIDRs: pods}}
 	for _, a := range addrs {

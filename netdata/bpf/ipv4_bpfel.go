@@ -56,6 +56,33 @@ type IPv4Endpoint struct {
 	Flags    uint16
 }
 
+type IPv4Event struct {
+	_         structs.HostLayout
+	Time      uint64
+	Src       [4]uint32
+	Dst       [4]uint32
+	Asked     [4]uint32
+	Sport     uint16
+	Dport     uint16
+	AskedPort uint16
+	Length    uint16
+	Kind      uint8
+	Reason    uint8
+	Hook      uint8
+	Family    uint8
+	Proto     uint8
+	TcpFlags  uint8
+	Flow      uint16
+}
+
+type IPv4EventCpu struct {
+	_       structs.HostLayout
+	Lost    uint64
+	Window  uint32
+	Used    uint32
+	Scratch [10]uint32
+}
+
 type IPv4Flow struct {
 	_        structs.HostLayout
 	Seen     uint32
@@ -68,6 +95,12 @@ type IPv4Iface struct {
 	_        structs.HostLayout
 	Addr     IPv4Addr
 	Identity uint32
+}
+
+type IPv4Listener struct {
+	_      structs.HostLayout
+	Kinds  uint32
+	Budget uint32
 }
 
 type IPv4Nat struct {
@@ -183,6 +216,9 @@ const (
 	IPv4MapDatagramPeers   = "datagram_peers"
 	IPv4MapDrops           = "drops"
 	IPv4MapEndpoints       = "endpoints"
+	IPv4MapEventControl    = "event_control"
+	IPv4MapEventCpus       = "event_cpus"
+	IPv4MapEventRing       = "event_ring"
 	IPv4MapIfaces          = "ifaces"
 	IPv4MapNats            = "nats"
 	IPv4MapPolicyPeers     = "policy_peers"
@@ -204,6 +240,7 @@ const (
 	IPv4ProgToExt          = "to_ext"
 	IPv4ProgToPod          = "to_pod"
 	IPv4VarCfg             = "cfg"
+	IPv4VarEventType       = "event_type"
 )
 
 // LoadIPv4 returns the embedded CollectionSpec for IPv4.
@@ -271,6 +308,9 @@ type IPv4MapSpecs struct {
 	DatagramPeers *ebpf.MapSpec `ebpf:"datagram_peers"`
 	Drops         *ebpf.MapSpec `ebpf:"drops"`
 	Endpoints     *ebpf.MapSpec `ebpf:"endpoints"`
+	EventControl  *ebpf.MapSpec `ebpf:"event_control"`
+	EventCpus     *ebpf.MapSpec `ebpf:"event_cpus"`
+	EventRing     *ebpf.MapSpec `ebpf:"event_ring"`
 	Ifaces        *ebpf.MapSpec `ebpf:"ifaces"`
 	Nats          *ebpf.MapSpec `ebpf:"nats"`
 	PolicyPeers   *ebpf.MapSpec `ebpf:"policy_peers"`
@@ -285,7 +325,8 @@ type IPv4MapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type IPv4VariableSpecs struct {
-	Cfg *ebpf.VariableSpec `ebpf:"cfg"`
+	Cfg       *ebpf.VariableSpec `ebpf:"cfg"`
+	EventType *ebpf.VariableSpec `ebpf:"event_type"`
 }
 
 // IPv4Objects contains all objects after they have been loaded into the kernel.
@@ -313,6 +354,9 @@ type IPv4Maps struct {
 	DatagramPeers *ebpf.Map `ebpf:"datagram_peers"`
 	Drops         *ebpf.Map `ebpf:"drops"`
 	Endpoints     *ebpf.Map `ebpf:"endpoints"`
+	EventControl  *ebpf.Map `ebpf:"event_control"`
+	EventCpus     *ebpf.Map `ebpf:"event_cpus"`
+	EventRing     *ebpf.Map `ebpf:"event_ring"`
 	Ifaces        *ebpf.Map `ebpf:"ifaces"`
 	Nats          *ebpf.Map `ebpf:"nats"`
 	PolicyPeers   *ebpf.Map `ebpf:"policy_peers"`
@@ -330,6 +374,9 @@ func (m *IPv4Maps) Close() error {
 		m.DatagramPeers,
 		m.Drops,
 		m.Endpoints,
+		m.EventControl,
+		m.EventCpus,
+		m.EventRing,
 		m.Ifaces,
 		m.Nats,
 		m.PolicyPeers,
@@ -345,7 +392,8 @@ func (m *IPv4Maps) Close() error {
 //
 // It can be passed to LoadIPv4Objects or ebpf.CollectionSpec.LoadAndAssign.
 type IPv4Variables struct {
-	Cfg *ebpf.Variable `ebpf:"cfg"`
+	Cfg       *ebpf.Variable `ebpf:"cfg"`
+	EventType *ebpf.Variable `ebpf:"event_type"`
 }
 
 // IPv4Programs contains all programs after they have been loaded into the kernel.

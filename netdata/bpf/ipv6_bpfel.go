@@ -56,6 +56,33 @@ type IPv6Endpoint struct {
 	Flags    uint16
 }
 
+type IPv6Event struct {
+	_         structs.HostLayout
+	Time      uint64
+	Src       [4]uint32
+	Dst       [4]uint32
+	Asked     [4]uint32
+	Sport     uint16
+	Dport     uint16
+	AskedPort uint16
+	Length    uint16
+	Kind      uint8
+	Reason    uint8
+	Hook      uint8
+	Family    uint8
+	Proto     uint8
+	TcpFlags  uint8
+	Flow      uint16
+}
+
+type IPv6EventCpu struct {
+	_       structs.HostLayout
+	Lost    uint64
+	Window  uint32
+	Used    uint32
+	Scratch [10]uint32
+}
+
 type IPv6Flow struct {
 	_        structs.HostLayout
 	Seen     uint32
@@ -68,6 +95,12 @@ type IPv6Iface struct {
 	_        structs.HostLayout
 	Addr     IPv6Addr
 	Identity uint32
+}
+
+type IPv6Listener struct {
+	_      structs.HostLayout
+	Kinds  uint32
+	Budget uint32
 }
 
 type IPv6Nat struct {
@@ -182,6 +215,9 @@ const (
 	IPv6MapDatagramPeers = "datagram_peers"
 	IPv6MapDrops         = "drops"
 	IPv6MapEndpoints     = "endpoints"
+	IPv6MapEventControl  = "event_control"
+	IPv6MapEventCpus     = "event_cpus"
+	IPv6MapEventRing     = "event_ring"
 	IPv6MapIfaces        = "ifaces"
 	IPv6MapNats          = "nats"
 	IPv6MapPolicyPeers   = "policy_peers"
@@ -199,6 +235,7 @@ const (
 	IPv6ProgToExt        = "to_ext"
 	IPv6ProgToPod        = "to_pod"
 	IPv6VarCfg           = "cfg"
+	IPv6VarEventType     = "event_type"
 )
 
 // LoadIPv6 returns the embedded CollectionSpec for IPv6.
@@ -262,6 +299,9 @@ type IPv6MapSpecs struct {
 	DatagramPeers *ebpf.MapSpec `ebpf:"datagram_peers"`
 	Drops         *ebpf.MapSpec `ebpf:"drops"`
 	Endpoints     *ebpf.MapSpec `ebpf:"endpoints"`
+	EventControl  *ebpf.MapSpec `ebpf:"event_control"`
+	EventCpus     *ebpf.MapSpec `ebpf:"event_cpus"`
+	EventRing     *ebpf.MapSpec `ebpf:"event_ring"`
 	Ifaces        *ebpf.MapSpec `ebpf:"ifaces"`
 	Nats          *ebpf.MapSpec `ebpf:"nats"`
 	PolicyPeers   *ebpf.MapSpec `ebpf:"policy_peers"`
@@ -276,7 +316,8 @@ type IPv6MapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type IPv6VariableSpecs struct {
-	Cfg *ebpf.VariableSpec `ebpf:"cfg"`
+	Cfg       *ebpf.VariableSpec `ebpf:"cfg"`
+	EventType *ebpf.VariableSpec `ebpf:"event_type"`
 }
 
 // IPv6Objects contains all objects after they have been loaded into the kernel.
@@ -304,6 +345,9 @@ type IPv6Maps struct {
 	DatagramPeers *ebpf.Map `ebpf:"datagram_peers"`
 	Drops         *ebpf.Map `ebpf:"drops"`
 	Endpoints     *ebpf.Map `ebpf:"endpoints"`
+	EventControl  *ebpf.Map `ebpf:"event_control"`
+	EventCpus     *ebpf.Map `ebpf:"event_cpus"`
+	EventRing     *ebpf.Map `ebpf:"event_ring"`
 	Ifaces        *ebpf.Map `ebpf:"ifaces"`
 	Nats          *ebpf.Map `ebpf:"nats"`
 	PolicyPeers   *ebpf.Map `ebpf:"policy_peers"`
@@ -321,6 +365,9 @@ func (m *IPv6Maps) Close() error {
 		m.DatagramPeers,
 		m.Drops,
 		m.Endpoints,
+		m.EventControl,
+		m.EventCpus,
+		m.EventRing,
 		m.Ifaces,
 		m.Nats,
 		m.PolicyPeers,
@@ -336,7 +383,8 @@ func (m *IPv6Maps) Close() error {
 //
 // It can be passed to LoadIPv6Objects or ebpf.CollectionSpec.LoadAndAssign.
 type IPv6Variables struct {
-	Cfg *ebpf.Variable `ebpf:"cfg"`
+	Cfg       *ebpf.Variable `ebpf:"cfg"`
+	EventType *ebpf.Variable `ebpf:"event_type"`
 }
 
 // IPv6Programs contains all programs after they have been loaded into the kernel.

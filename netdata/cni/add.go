@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -20,8 +19,8 @@ func (s *Server) add(req request) (json.RawMessage, *types.Error) {
 			fmt.Sprintf("hostPort %d is not supported yet", req.ports[0].HostPort),
 			"use a Service of type NodePort, or hostNetwork")
 	}
-	if _, err := os.Stat(req.netns); err != nil {
-		return nil, types.NewError(types.ErrInvalidNetNS, "the pod's network namespace cannot be opened", err.Error())
+	if failure := checkTarget(req); failure != nil {
+		return nil, failure
 	}
 	// The runtime asks again when it did not get the answer.
 	if err := s.forget(req.Attachment); err != nil {

@@ -62,7 +62,9 @@ type Config struct {
 	ConfDir string
 	// MTU of the pods' interfaces, in bytes; see also [Server.SetMTU].
 	MTU int
-	Log *slog.Logger
+	// Observe is told how long each request took to answer; nil if nobody cares.
+	Observe func(command string, took time.Duration, failed bool)
+	Log     *slog.Logger
 }
 
 // Server answers the plugin.
@@ -149,12 +151,16 @@ func (s *Server) openPools(pods []netip.Prefix) error {
 }
 
 func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
+	started := time.Now()
 	resp := wire.Response{}
 	req, failure := decode(r.Body)
 	if failure == nil {
 		resp.Result, failure = s.do(r.Context(), req)
 	}
 	resp.Error = failure
+	if s.cfg.Observe != nil {
+		s.cfg.Observe(req.command, time.Since(started), failure != nil)
+	}
 	w.Header().Set("Content-Type", "application/json")
 	if err := json.NewEncoder(w).Encode(resp); err != nil {
 		s.cfg.Log.Warn("cni: the plugin did not take its answer", "err", err)

@@ -36,11 +36,13 @@ type Collector struct {
 	table Table
 	log   *slog.Logger
 	wake  chan struct{}
+	cut   chan struct{}
 	// destroySockets is a field for tests: it reaches into the kernel.
 	destroySockets func(map[netip.AddrPort]bool) error
 
 	mu     sync.Mutex
 	gone   map[netip.Addr]bool
+	cuts   []cut
 	status Status
 }
 
@@ -49,12 +51,14 @@ type Status struct {
 	Flows     int `json:"flows"`
 	Removed   int `json:"removedLastSweep"`
 	Forgotten int `json:"forgottenAddresses"`
+	// States counts the flows that stayed.
+	States map[maps.FlowState]int `json:"states,omitempty"`
 }
 
 // New only stores its arguments.
 func New(table Table, log *slog.Logger) *Collector {
 	return &Collector{
-		table: table, log: log, wake: make(chan struct{}, 1), gone: map[netip.Addr]bool{},
+		table: table, log: log, wake: make(chan struct{}, 1), cut: make(chan struct{}, 1), gone: map[netip.Addr]bool{},
 		destroySockets: destroyDatagramSockets,
 	}
 }
@@ -78,8 +82,11 @@ func (c *Collector) Status() Status {
 	return c.status
 }
 
-// Run sweeps until ctx ends.
+// Run sweeps and cuts until ctx ends.
 func (c *Collector) Run(ctx context.Context) error {
+	var cutting sync.WaitGroup
+	cutting.Go(func() { c.runCuts(ctx) })
+	defer cutting.Wait()
 	interval := sweepStart
 	timer := time.NewTimer(interval)
 	defer timer.Stop()
@@ -131,11 +138,14 @@ func (c *Collector) Sweep(now uint32) (flows, removed int, err error) {
 	c.mu.Unlock()
 
 	var over []maps.Tuple
+	states := map[maps.FlowState]int{}
 	err = c.table.Flows(func(f maps.Flow) {
 		flows++
 		if gone[f.Tuple.Src.Addr()] || gone[f.Tuple.Dst.Addr()] || expired(f, now) {
 			over = append(over, f.Tuple)
+			return
 		}
+		states[f.Flags.State()]++
 	})
 	for _, t := range over {
 		err = errors.Join(err, c.remove(t))
@@ -155,6 +165,7 @@ func (c *Collector) Sweep(now uint32) (flows, removed int, err error) {
 	}
 	c.status.Flows = flows - len(over)
 	c.status.Removed = len(over)
+	c.status.States = states // never written again
 	c.status.Forgotten += len(gone)
 	return flows, len(over), nil
 }
@@ -198,25 +209,6 @@ func (c *Collector) removeTranslations(match func(maps.Translation) bool) error 
 		err = errors.Join(err, c.table.DeleteTranslation(t))
 	}
 	return err
-}
-
-// CutBackends ends datagram flows from the frontend to backends it no longer has, so that the
-// next datagram finds another, and releases clients bound to them. Answers under way still
-// find their way back. A connection is left to end by itself: a terminating pod is
-// meant to finish its work.
-func (c *Collector) CutBackends(f maps.Frontend, service uint32, gone []netip.AddrPort) error {
-	set := map[netip.AddrPort]bool{}
-	for _, b := range gone {
-		set[b] = true
-	}
-	err := c.table.CutAffinity(service, func(b netip.AddrPort) bool { return set[b] })
-	if f.Proto != maps.UDP {
-		return err
-	}
-	err = errors.Join(err, c.removeTranslations(func(t maps.Translation) bool {
-		return t.From.Proto == maps.UDP && t.From.Dst == f.Addr && set[t.To.Dst]
-	}))
-	return errors.Join(err, c.destroySockets(set))
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {

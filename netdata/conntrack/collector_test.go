@@ -15,6 +15,7 @@ import (
 type fakeTable struct {
 	flows        map[maps.Tuple]maps.Flow
 	translations map[maps.Tuple]maps.Tuple
+	walks        int // through the translations
 }
 
 func (f *fakeTable) Flows(visit func(maps.Flow)) error {
@@ -25,6 +26,7 @@ func (f *fakeTable) Flows(visit func(maps.Flow)) error {
 }
 
 func (f *fakeTable) Translations(visit func(maps.Translation)) error {
+	f.walks++
 	for from, to := range f.translations {
 		visit(maps.Translation{From: from, To: to})
 	}
@@ -173,6 +175,9 @@ func TestCutBackendsEndsDatagramsOnly(t *testing.T) {
 		if err := c.CutBackends(maps.Frontend{Addr: netip.MustParseAddrPort(vip), Proto: proto}, 1, gone); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := c.endCuts(); err != nil {
+		t.Fatal(err)
 	}
 	if _, ok := f.translations[toDead]; ok {
 		t.Error("the datagram flow to the dead backend was kept")

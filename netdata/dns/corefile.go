@@ -33,7 +33,7 @@ func (c Config) corefile(full bool) string {
 	upstreams := c.usableUpstreams()
 	bind := c.bind()
 	if full {
-		fmt.Fprintf(&b, ".:53 {\n\tbind %s\n\terrors\n", bind)
+		fmt.Fprintf(&b, ".:53 {\n\tbind %s\n\tbothy_observe\n\terrors\n", bind)
 		fmt.Fprintf(&b, "\tkubernetes %s %s {\n\t\tkubeconfig %s\n\t\tpods insecure\n\t\tttl %d\n\t\tfallthrough %s\n\t\tstartup_timeout 1s\n\t}\n",
 			c.Domain, reverseZones, c.Kubeconfig, ttl, reverseZones)
 		c.forward(&b, upstreams)
@@ -41,8 +41,8 @@ func (c Config) corefile(full bool) string {
 		return b.String()
 	}
 	// A zone without a plugin that answers is refused.
-	fmt.Fprintf(&b, "%s:53 {\n\tbind %s\n\terrors\n}\n", c.Domain, bind)
-	fmt.Fprintf(&b, ".:53 {\n\tbind %s\n\terrors\n", bind)
+	fmt.Fprintf(&b, "%s:53 {\n\tbind %s\n\tbothy_observe\n\terrors\n}\n", c.Domain, bind)
+	fmt.Fprintf(&b, ".:53 {\n\tbind %s\n\tbothy_observe\n\terrors\n", bind)
 	c.forward(&b, upstreams)
 	b.WriteString("}\n")
 	return b.String()

@@ -32,6 +32,8 @@ type Status struct {
 type Server struct {
 	cfg Config
 	log *slog.Logger
+	// observer knows what was asked; it outlives a restart of CoreDNS.
+	observer *observer
 
 	mu     sync.Mutex
 	status Status
@@ -39,7 +41,7 @@ type Server struct {
 
 // New only stores its arguments.
 func New(cfg Config, log *slog.Logger) *Server {
-	return &Server{cfg: cfg, log: log, status: Status{Addrs: cfg.Addrs, Upstreams: cfg.usableUpstreams()}}
+	return &Server{cfg: cfg, log: log, observer: newObserver(), status: Status{Addrs: cfg.Addrs, Upstreams: cfg.usableUpstreams()}}
 }
 
 // Status returns a copy.
@@ -54,6 +56,8 @@ func (s *Server) Status() Status {
 // when names of the cluster are served.
 func (s *Server) Run(ctx context.Context, waitForAPI func(context.Context) error, ready func()) error {
 	caddy.Quiet, dnsserver.Quiet = true, true
+	registerObserve()
+	observing.Store(s.observer)
 	instance, err := s.start(false)
 	if err != nil {
 		return err

@@ -78,6 +78,9 @@ func Load(cfg Config, log *slog.Logger) (*Dataplane, error) {
 		return nil, err
 	}
 	tables, err := maps.Open(filepath.Join(cfg.Dir, "maps"), sets)
+	if errors.Is(err, unix.EPERM) {
+		return nil, fmt.Errorf("%w (needs CAP_BPF and CAP_NET_ADMIN, or root)", err)
+	}
 	if err != nil {
 		return nil, err
 	}

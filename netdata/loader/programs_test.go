@@ -43,7 +43,8 @@ const (
 	far6  = "2001:db8::7"
 )
 
-func load(t testing.TB) *bench {
+// mountBPF mounts a bpffs for the time of the test.
+func mountBPF(t testing.TB) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to load eBPF programs")
@@ -57,6 +58,12 @@ func load(t testing.TB) *bench {
 			t.Errorf("unmount bpffs: %v", err)
 		}
 	})
+	return dir
+}
+
+func load(t testing.TB) *bench {
+	t.Helper()
+	dir := mountBPF(t)
 	d, err := Load(Config{
 		Dir:          filepath.Join(dir, "test"),
 		NodeIPs:      []netip.Addr{netip.MustParseAddr(node), netip.MustParseAddr(node6)},

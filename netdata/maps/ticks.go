@@ -23,3 +23,6 @@ func Now() (uint32, error) {
 func Ticks(d time.Duration) uint32 {
 	return uint32((int64(d) + 1<<tickBits - 1) >> tickBits)
 }
+
+// Duration converts ticks.
+func Duration(ticks uint32) time.Duration { return time.Duration(ticks) << tickBits }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -39,6 +40,9 @@ type Controller struct {
 	cutter FlowCutter
 	node   Node
 	log    *slog.Logger
+
+	latency latency
+	live    atomic.Pointer[run]
 
 	mu     sync.Mutex
 	status Status
@@ -105,6 +109,7 @@ func (c *Controller) Run(ctx context.Context, ready func()) error {
 	if !cache.WaitForCacheSync(ctx.Done(), serviceSync.HasSynced, sliceSync.HasSynced) {
 		return nil
 	}
+	c.live.Store(r)
 	if err := r.applyAll(); err != nil {
 		return err
 	}
@@ -151,6 +156,7 @@ func (r *run) next() bool {
 		r.queue.AddRateLimited(key)
 		return true
 	}
+	r.latency.end(key)
 	r.queue.Forget(key)
 	return true
 }
@@ -203,6 +209,7 @@ func (r *run) handler(key func(any) string) cache.ResourceEventHandler {
 			obj = unknown.Obj
 		}
 		if k := key(obj); k != "" {
+			r.latency.begin(k)
 			r.queue.Add(k)
 		}
 	}

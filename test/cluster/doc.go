@@ -11,6 +11,7 @@
 //	flux        the flux command, and a repository made for Flux
 //	chaos       kill -9 of the agent while commits arrive, a Git server that misbehaves
 //	crash       kill -9 of bothy's processes under load
+//	network     the dataplane while agents, Kubernetes and endpoints come and go
 //
 // Everything needs root and the binaries of `make build`; without them the
 // tests are skipped and say so. A [Node] lives in a directory of its own below

@@ -13,8 +13,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/cilium/ebpf"
 )
 
 // Node is one bothy node on a state directory of its own.
@@ -27,8 +25,8 @@ type Node struct {
 	// Args are further arguments of `bothy up`.
 	Args []string
 
-	// programs are the BPF programs the node had when it was last stopped.
-	programs []ebpf.ProgramID
+	// had is what the node had when it was last stopped.
+	had belongings
 }
 
 // NodeFor makes a node for the repository, not started yet. When the test ends
@@ -161,8 +159,8 @@ func (n *Node) Stop(ctx context.Context, purge bool) error {
 	if _, err := os.Stat(n.State); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	if programs, err := n.Programs(); err == nil { // else it does not run
-		n.programs = programs
+	if had, err := n.belongings(); err == nil { // else it does not run
+		n.had = had
 	}
 	args := []string{"down"}
 	if purge {

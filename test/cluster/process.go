@@ -43,6 +43,15 @@ func (n *Node) initPID() (int, error) {
 	return record.PID, nil
 }
 
+// Path is where a path of the running node is found from outside.
+func (n *Node) Path(inside string) (string, error) {
+	pid, err := n.initPID()
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("/proc/%d/root%s", pid, inside), nil
+}
+
 // Processes lists the node's own processes: those in its process namespace,
 // which leaves out what runs in containers.
 func (n *Node) Processes() ([]Process, error) {

@@ -11,16 +11,17 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"github.com/google/nftables"
 )
 
 // Remains lists what this machine has of the node: processes, cgroups, link,
-// firewall table, mounts, and the BPF programs that the node had when it was
-// last stopped.
+// firewall table, mounts, and the BPF programs, maps and attachments and the network
+// namespaces that the node had when it was last stopped.
 func (n *Node) Remains() ([]string, error) {
 	var out []string
 	for _, look := range []func() ([]string, error){
-		n.remainingProcesses, n.remainingCgroups, n.remainingLinks, n.remainingTables, n.remainingMounts, n.remainingPrograms,
+		n.remainingProcesses, n.remainingCgroups, n.remainingLinks, n.remainingTables, n.remainingMounts, n.remainingBPF, n.remainingNamespaces,
 	} {
 		found, err := look()
 		if err != nil {
@@ -105,15 +106,117 @@ func (n *Node) remainingMounts() ([]string, error) {
 	return out, nil
 }
 
-func (n *Node) remainingPrograms() ([]string, error) {
+// belongings are what a running node has in the kernel and is not found by a name.
+type belongings struct {
+	programs   []ebpf.ProgramID
+	maps       []ebpf.MapID
+	links      []link.ID
+	namespaces []string // as in /proc/PID/ns/net
+}
+
+// belongings looks at a node that runs.
+func (n *Node) belongings() (b belongings, err error) {
+	dir, err := n.bpfDir()
+	if err != nil {
+		return b, err
+	}
+	if b.programs, err = n.Programs(); err != nil {
+		return b, err
+	}
+	if b.maps, err = pinnedMaps(dir); err != nil {
+		return b, err
+	}
+	if b.links, err = linksOf(b.programs); err != nil {
+		return b, err
+	}
+	b.namespaces, err = n.namespaces()
+	return b, err
+}
+
+func (n *Node) remainingBPF() ([]string, error) {
 	var out []string
-	for _, id := range n.programs {
-		p, err := ebpf.NewProgramFromID(id)
-		if err == nil {
+	for _, id := range n.had.programs {
+		if p, err := ebpf.NewProgramFromID(id); err == nil {
 			p.Close()
 			out = append(out, fmt.Sprintf("BPF program %d", id))
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("look at BPF program %d: %w", id, err)
+		}
+	}
+	for _, id := range n.had.maps {
+		if m, err := ebpf.NewMapFromID(id); err == nil {
+			m.Close()
+			out = append(out, fmt.Sprintf("BPF map %d", id))
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("look at BPF map %d: %w", id, err)
+		}
+	}
+	for _, id := range n.had.links {
+		if l, err := link.NewFromID(id); err == nil {
+			l.Close()
+			out = append(out, fmt.Sprintf("BPF link %d", id))
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("look at BPF link %d: %w", id, err)
+		}
+	}
+	return out, nil
+}
+
+// linksOf lists the attachments of programs.
+func linksOf(programs []ebpf.ProgramID) ([]link.ID, error) {
+	var out []link.ID
+	it := new(link.Iterator)
+	defer it.Close()
+	for it.Next() {
+		info, err := it.Link.Info()
+		if err != nil {
+			return nil, fmt.Errorf("look at a BPF link: %w", err)
+		}
+		if slices.Contains(programs, info.Program) {
+			out = append(out, info.ID)
+		}
+	}
+	if err := it.Err(); err != nil {
+		return nil, fmt.Errorf("list BPF links: %w", err)
+	}
+	return out, nil
+}
+
+// namespaces lists the network namespaces of the node's processes, pods included.
+func (n *Node) namespaces() ([]string, error) {
+	host, err := os.Readlink("/proc/thread-self/ns/net")
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, p := range allProcesses() {
+		cgroups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", p.PID))
+		if err != nil || !strings.Contains(string(cgroups), "/"+n.mark()) {
+			continue
+		}
+		ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", p.PID))
+		if err == nil && ns != host && !slices.Contains(out, ns) {
+			out = append(out, ns)
+		}
+	}
+	return out, nil
+}
+
+// remainingNamespaces looks who is in one of the node's namespaces or holds it by a mount.
+func (n *Node) remainingNamespaces() ([]string, error) {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, ns := range n.had.namespaces {
+		for _, p := range allProcesses() {
+			if now, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", p.PID)); err == nil && now == ns {
+				out = append(out, fmt.Sprintf("process %s in namespace %s", p, ns))
+			}
+		}
+		if strings.Contains(string(mounts), ns) {
+			out = append(out, "mount of namespace "+ns)
 		}
 	}
 	return out, nil
@@ -121,11 +224,11 @@ func (n *Node) remainingPrograms() ([]string, error) {
 
 // Programs lists the loaded BPF programs that use maps pinned in the node.
 func (n *Node) Programs() ([]ebpf.ProgramID, error) {
-	pid, err := n.initPID()
+	dir, err := n.bpfDir()
 	if err != nil {
 		return nil, err
 	}
-	maps, err := pinnedMaps(fmt.Sprintf("/proc/%d/root/run/bothy/bpf", pid))
+	maps, err := pinnedMaps(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -158,19 +261,9 @@ func usesAny(id ebpf.ProgramID, maps []ebpf.MapID) bool {
 
 func pinnedMaps(dir string) ([]ebpf.MapID, error) {
 	var out []ebpf.MapID
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		m, err := ebpf.LoadPinnedMap(path, &ebpf.LoadPinOptions{ReadOnly: true})
-		if err != nil {
-			return nil // a program or a link
-		}
-		defer m.Close()
-		if info, err := m.Info(); err == nil {
-			if id, ok := info.ID(); ok {
-				out = append(out, id)
-			}
+	err := eachMap(dir, func(_ string, _ *ebpf.Map, info *ebpf.MapInfo) error {
+		if id, ok := info.ID(); ok {
+			out = append(out, id)
 		}
 		return nil
 	})

@@ -10,10 +10,12 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
 )
 
 // Snapshot is what this machine has that no node may change: its mounts, its
-// forwarding settings, and the directories that container software is known to
+// forwarding settings, its routing rules, and the directories that container software is known to
 // fill. What belongs to a certain node is found by [Node.Remains] instead, so
 // that other nodes may come and go on the same machine meanwhile.
 type Snapshot map[string]bool
@@ -21,7 +23,7 @@ type Snapshot map[string]bool
 // TakeSnapshot looks at the machine.
 func TakeSnapshot() (Snapshot, error) {
 	s := Snapshot{}
-	for _, look := range []func(Snapshot) error{addMounts, addDirectories, addForwarding} {
+	for _, look := range []func(Snapshot) error{addMounts, addDirectories, addForwarding, addRules} {
 		if err := look(s); err != nil {
 			return nil, err
 		}
@@ -111,6 +113,18 @@ func addForwarding(s Snapshot) error {
 		if data, err := os.ReadFile(file); err == nil && strings.TrimSpace(string(data)) == "1" {
 			s["forwarding "+file] = true
 		}
+	}
+	return nil
+}
+
+// addRules leaves routes alone: those of a node go with its link, which is looked for by name.
+func addRules(s Snapshot) error {
+	rules, err := netlink.RuleList(netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("list routing rules: %w", err)
+	}
+	for _, r := range rules {
+		s["routing rule "+r.String()] = true
 	}
 	return nil
 }

@@ -2,7 +2,7 @@
 /* conntrack.h: one row per flow, found from either end. */
 #pragma once
 
-#include "packet.h"
+#include "events.h"
 #include "policy.h"
 
 /* ct_key orders the two ends. It returns FLOW_SWAPPED if it had to swap them. */
@@ -38,6 +38,14 @@ static __always_inline int ct_live(const struct tuple *t)
 	return f && (f->flags & FLOW_REPLIED) && !(f->flags & (FLOW_FIN_ORIG | FLOW_FIN_REPLY | FLOW_RST));
 }
 
+/* ct_over: both sides have closed the connection, or one has reset it. */
+static __always_inline int ct_over(__u16 flags)
+{
+	const __u16 both = FLOW_FIN_ORIG | FLOW_FIN_REPLY;
+
+	return flags & FLOW_RST || (flags & both) == both;
+}
+
 /* ct_touch notes a packet in its flow. Most change nothing: the cache line stays shared. */
 static __always_inline void ct_touch(struct flow *f, int swapped, const struct packet *p, __u16 extra)
 {
@@ -53,8 +61,11 @@ static __always_inline void ct_touch(struct flow *f, int swapped, const struct p
 		if (p->tcp_flags & TCP_RST)
 			flags |= FLOW_RST;
 	}
-	if (flags != f->flags)
+	if (flags != f->flags) {
+		if (ct_over(flags) && !ct_over(f->flags))
+			event_end(p, from_originator, flags);
 		f->flags = flags;
+	}
 	if (tick != f->seen)
 		f->seen = tick;
 }
@@ -145,6 +156,7 @@ static __noinline int ct_track(const struct packet *p, __u16 extra, enum origin 
 		.revision = revision,
 		.flags = swapped | extra,
 	};
+	event_new(p, fresh.flags);
 	if (f)
 		*f = fresh; /* in place: cheaper than a new row, and nothing is evicted for it */
 	else

@@ -15,38 +15,38 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 SEC("tc")
 int from_pod(struct __sk_buff *skb)
 {
-	return handle_from_pod(skb);
+	return settle(skb, AT_FROM_POD, handle_from_pod(skb));
 }
 
 SEC("tc")
 int to_pod(struct __sk_buff *skb)
 {
-	return handle_to_pod(skb);
+	return settle(skb, AT_TO_POD, handle_to_pod(skb));
 }
 
 SEC("tc")
 int from_ext(struct __sk_buff *skb)
 {
-	return handle_from_ext(skb);
+	return settle(skb, AT_FROM_EXT, handle_from_ext(skb));
 }
 
 SEC("tc")
 int to_ext(struct __sk_buff *skb)
 {
-	return handle_to_ext(skb);
+	return settle(skb, AT_TO_EXT, handle_to_ext(skb));
 }
 
 #if FAMILY == 4
 SEC("cgroup/connect4")
 int sock_connect(struct bpf_sock_addr *ctx)
 {
-	return sock_forward(ctx, SOCK_NATIVE, 1);
+	return sock_settle(ctx, SOCK_NATIVE, sock_forward(ctx, SOCK_NATIVE, 1));
 }
 
 SEC("cgroup/sendmsg4")
 int sock_sendmsg(struct bpf_sock_addr *ctx)
 {
-	return sock_forward(ctx, SOCK_NATIVE, 0);
+	return sock_settle(ctx, SOCK_NATIVE, sock_forward(ctx, SOCK_NATIVE, 0));
 }
 
 SEC("cgroup/recvmsg4")
@@ -64,13 +64,13 @@ int sock_peername(struct bpf_sock_addr *ctx)
 SEC("cgroup/connect6")
 int mapped_connect(struct bpf_sock_addr *ctx)
 {
-	return sock_forward(ctx, SOCK_MAPPED, 1);
+	return sock_settle(ctx, SOCK_MAPPED, sock_forward(ctx, SOCK_MAPPED, 1));
 }
 
 SEC("cgroup/sendmsg6")
 int mapped_sendmsg(struct bpf_sock_addr *ctx)
 {
-	return sock_forward(ctx, SOCK_MAPPED, 0);
+	return sock_settle(ctx, SOCK_MAPPED, sock_forward(ctx, SOCK_MAPPED, 0));
 }
 
 SEC("cgroup/recvmsg6")
@@ -88,13 +88,13 @@ int mapped_peername(struct bpf_sock_addr *ctx)
 SEC("cgroup/connect6")
 int sock_connect(struct bpf_sock_addr *ctx)
 {
-	return sock_forward(ctx, SOCK_NATIVE, 1);
+	return sock_settle(ctx, SOCK_NATIVE, sock_forward(ctx, SOCK_NATIVE, 1));
 }
 
 SEC("cgroup/sendmsg6")
 int sock_sendmsg(struct bpf_sock_addr *ctx)
 {
-	return sock_forward(ctx, SOCK_NATIVE, 0);
+	return sock_settle(ctx, SOCK_NATIVE, sock_forward(ctx, SOCK_NATIVE, 0));
 }
 
 SEC("cgroup/recvmsg6")

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* drop.h: why a packet was dropped or refused. One counter per reason and CPU. */
+/* drop.h: why a packet was dropped or refused, and where. One counter per reason, hook and CPU. */
 #pragma once
 
 #include "family.h"
@@ -28,26 +28,48 @@ enum drop_reason {
 	DROP_REASONS
 };
 
+/* Where in the dataplane. The order is shared with Go (maps/drops.go). */
+enum hook {
+	AT_UNKNOWN,
+	AT_FROM_POD,
+	AT_TO_POD,
+	AT_FROM_EXT,
+	AT_TO_EXT,
+	AT_SOCKET,
+	HOOKS = 8, /* room for more: the counters of a reason lie together */
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, DROP_REASONS);
+	__uint(max_entries, DROP_REASONS * HOOKS);
 	__type(key, __u32);
 	__type(value, __u64);
 } drops SEC(".maps");
 
-static __always_inline void count(enum drop_reason why)
+static __always_inline void count_at(enum drop_reason why, enum hook at)
 {
-	__u32 key = why;
+	__u32 key = why * HOOKS + at;
 	__u64 *n = bpf_map_lookup_elem(&drops, &key);
 
 	if (n)
 		(*n)++;
 }
 
+/* count is for places that do not know their hook and end in no verdict of their own. */
+static __always_inline void count(enum drop_reason why)
+{
+	count_at(why, AT_UNKNOWN);
+}
+
+/*
+ * drop is a verdict that carries its reason. It must be returned: the program's entry counts it
+ * and takes the reason off, see settle() in events.h.
+ */
+#define REASON_SHIFT 8
+
 static __always_inline int drop(enum drop_reason why)
 {
-	count(why);
-	return TC_ACT_SHOT;
+	return TC_ACT_SHOT | why << REASON_SHIFT;
 }
 
 /* Leave the packet to whoever comes next on the hook, at last to the stack. */

@@ -39,10 +39,12 @@ static __always_inline int handle_from_ext(struct __sk_buff *skb)
 	to = bpf_map_lookup_elem(&endpoints, &p.t.daddr);
 	if (p.kind == KIND_FLOW && (to || s == STEP_TRANSLATED)) {
 		why = ct_track(&p, s == STEP_TRANSLATED ? FLOW_NAT : 0, ORIGIN_OUTSIDE);
-		if (why && deny(skb, &p, why) == STEP_VERDICT)
+		if (why && deny(skb, &p, why, AT_FROM_EXT) == STEP_VERDICT)
 			return TC_ACT_SHOT;
-	} else if (to && judge_stray(skb, &p, s == STEP_TRANSLATED, ORIGIN_OUTSIDE)) {
-		return TC_ACT_SHOT;
+	} else if (to) {
+		why = judge_stray(skb, &p, s == STEP_TRANSLATED, ORIGIN_OUTSIDE);
+		if (why)
+			return drop(why);
 	}
 	return to ? deliver(skb, to) : PASS;
 }

@@ -76,27 +76,30 @@ static __always_inline int handle_from_pod(struct __sk_buff *skb)
 		if (s == STEP_VERDICT)
 			return verdict;
 		why = track_from_pod(skb, &p, s == STEP_TRANSLATED ? FLOW_NAT : 0);
-		if (why && deny(skb, &p, why) == STEP_VERDICT)
+		if (why && deny(skb, &p, why, AT_FROM_POD) == STEP_VERDICT)
 			return TC_ACT_SHOT;
 		break;
 	case KIND_ICMP_ERROR:
 		s = translate_error(skb, &p, NAT_POD, &verdict);
 		if (s == STEP_VERDICT)
 			return verdict;
-		if (judge_stray(skb, &p, s == STEP_TRANSLATED, ORIGIN_POD))
-			return TC_ACT_SHOT;
+		why = judge_stray(skb, &p, s == STEP_TRANSLATED, ORIGIN_POD);
+		if (why)
+			return drop(why);
 		break;
 	case KIND_FRAGMENT:
 		if (in_service_range(&p.t.daddr))
 			return drop(DROP_FRAGMENT);
-		if (judge_stray(skb, &p, 0, ORIGIN_POD))
-			return TC_ACT_SHOT;
+		why = judge_stray(skb, &p, 0, ORIGIN_POD);
+		if (why)
+			return drop(why);
 		break;
 	default:
 		if (in_service_range(&p.t.daddr))
 			return drop(DROP_PROTOCOL);
-		if (judge_stray(skb, &p, 0, ORIGIN_POD))
-			return TC_ACT_SHOT;
+		why = judge_stray(skb, &p, 0, ORIGIN_POD);
+		if (why)
+			return drop(why);
 	}
 	return forward_from_pod(skb, &p);
 }

@@ -7,7 +7,7 @@
 #pragma once
 
 #include "config.h"
-#include "packet.h"
+#include "events.h"
 
 /* Where the answer goes: back into the pod, or out of the device it came in by. */
 enum answer_to { ANSWER_POD, ANSWER_WIRE };
@@ -163,10 +163,18 @@ static __always_inline int refuse_datagram(struct __sk_buff *skb, struct packet 
 	return answer(skb, to);
 }
 
-static __noinline int refuse(struct __sk_buff *skb, struct packet *p, enum answer_to to, enum drop_reason why)
+static __noinline int refuse_packet(struct __sk_buff *skb, struct packet *p, enum answer_to to)
 {
-	count(why);
 	if (p->t.proto == IPPROTO_TCP)
 		return refuse_tcp(skb, p, to);
 	return refuse_datagram(skb, p, to);
+}
+
+static __always_inline int refuse(struct __sk_buff *skb, struct packet *p, enum answer_to to, enum drop_reason why)
+{
+	enum hook at = to == ANSWER_POD ? AT_FROM_POD : AT_FROM_EXT;
+
+	count_at(why, at);
+	event_refuse(p, why, at);
+	return refuse_packet(skb, p, to);
 }

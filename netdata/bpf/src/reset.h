@@ -162,14 +162,20 @@ static __always_inline void nat_forget(const struct packet *p)
 	bpf_map_delete_elem(&nats, &back);
 }
 
-/* deny: STEP_AS_IS says that the packet has become the reset that ends its connection, and goes on. */
-static __noinline enum step deny(struct __sk_buff *skb, struct packet *p, enum drop_reason why)
+static __noinline enum step deny_packet(struct __sk_buff *skb, struct packet *p, enum drop_reason why)
 {
-	count(why);
 	if (why == REFUSED_REVOKED)
 		return reset_both(skb, p) ? STEP_VERDICT : STEP_AS_IS;
 	nat_forget(p);
 	return STEP_VERDICT;
+}
+
+/* deny: STEP_AS_IS says that the packet has become the reset that ends its connection, and goes on. */
+static __always_inline enum step deny(struct __sk_buff *skb, struct packet *p, enum drop_reason why, enum hook at)
+{
+	count_at(why, at);
+	event_denied(&p->real, why == REFUSED_REVOKED ? EVENT_REFUSE : EVENT_DROP, why, at, p->tcp_flags);
+	return deny_packet(skb, p, why);
 }
 
 /* An ICMP error about a flow that was admitted is part of it. */
@@ -184,13 +190,15 @@ static __always_inline int icmp_related(struct __sk_buff *skb, const struct pack
 	return bpf_map_lookup_elem(&ct, &key) != 0;
 }
 
-/* judge_stray is policy for what belongs to no flow: errors, fragments, protocols without ports. */
+/*
+ * judge_stray is policy for what belongs to no flow: errors, fragments, protocols without ports. It
+ * returns why the packet must not pass, or DROP_NONE.
+ */
 static __noinline int judge_stray(struct __sk_buff *skb, const struct packet *p, int translated, enum origin origin)
 {
 	int why = policy_judge(&p->t, origin);
 
 	if (!why || (p->kind == KIND_ICMP_ERROR && (translated || icmp_related(skb, p))))
 		return 0;
-	count(why);
 	return why;
 }

@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include "events.h"
 #include "service.h"
 
 #define ECONNREFUSED 111
@@ -78,11 +79,24 @@ static __always_inline void remember_peer(struct bpf_sock_addr *ctx, const struc
 	bpf_map_update_elem(&datagram_peers, &key, &row, BPF_ANY);
 }
 
+/* Like drop(), the result carries the reason to the program's entry. */
 static __always_inline int sock_refuse(enum drop_reason why)
 {
-	count(why);
-	bpf_set_retval(-ECONNREFUSED);
-	return SOCK_DENY;
+	return SOCK_DENY | why << REASON_SHIFT;
+}
+
+static __always_inline void event_connect(struct bpf_sock_addr *ctx, const struct addr *dst, __be16 port,
+					  const struct slot *backend)
+{
+	struct tuple t = {
+		.saddr = CFG_ADDR(node),
+		.daddr = backend->addr,
+		.dport = backend->port,
+		.proto = ctx->protocol,
+	};
+	struct slot asked = { .addr = *dst, .port = port };
+
+	event_socket(&t, &asked, EVENT_CONNECT, DROP_NONE);
 }
 
 static __always_inline int sock_forward(struct bpf_sock_addr *ctx, enum sock_family f, int connected)
@@ -102,11 +116,30 @@ static __always_inline int sock_forward(struct bpf_sock_addr *ctx, enum sock_fam
 		return sock_refuse(REFUSED_NO_SERVICE);
 	case PICK_BACKEND:
 		remember_peer(ctx, &dst, port, &backend, connected);
+		if (connected)
+			event_connect(ctx, &dst, port, &backend);
 		sock_addr_set(ctx, f, &backend.addr, backend.port);
 		return SOCK_ALLOW;
 	default:
 		return SOCK_ALLOW;
 	}
+}
+
+/* sock_settle turns what sock_forward decided into what the kernel is told: see settle(). */
+static __always_inline int sock_settle(struct bpf_sock_addr *ctx, enum sock_family f, int verdict)
+{
+	enum drop_reason why = verdict >> REASON_SHIFT;
+	struct tuple t = { .saddr = CFG_ADDR(node), .dport = (__be16)ctx->user_port, .proto = ctx->protocol };
+	struct slot none = {};
+
+	if (verdict < 1 << REASON_SHIFT)
+		return verdict;
+	count_at(why, AT_SOCKET);
+	/* What was refused is still addressed as the process addressed it. */
+	if (sock_addr_get(ctx, f, &t.daddr))
+		event_socket(&t, &none, EVENT_REFUSE, why);
+	bpf_set_retval(-ECONNREFUSED);
+	return SOCK_DENY;
 }
 
 /* sock_backward gives the process the address it asked for, not the one it got. */

@@ -32,7 +32,7 @@ static __always_inline int handle_to_pod(struct __sk_buff *skb)
 		if (s == STEP_VERDICT)
 			return verdict;
 		why = ct_track(&p, s == STEP_TRANSLATED ? FLOW_NAT : 0, origin);
-		if (why && deny(skb, &p, why) == STEP_VERDICT)
+		if (why && deny(skb, &p, why, AT_TO_POD) == STEP_VERDICT)
 			return TC_ACT_SHOT;
 		return PASS;
 	case KIND_ICMP_ERROR:
@@ -43,7 +43,6 @@ static __always_inline int handle_to_pod(struct __sk_buff *skb)
 	default:
 		s = STEP_AS_IS;
 	}
-	if (origin == ORIGIN_OUTSIDE && judge_stray(skb, &p, s == STEP_TRANSLATED, origin))
-		return TC_ACT_SHOT;
-	return PASS;
+	why = origin == ORIGIN_OUTSIDE ? judge_stray(skb, &p, s == STEP_TRANSLATED, origin) : DROP_NONE;
+	return why ? drop(why) : PASS;
 }

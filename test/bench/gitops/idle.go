@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/bothy-os/bothy/test/bench/internal/procfs"
 )
 
 // idleFigures are what processes used in a window in which nothing changed.
@@ -103,9 +105,9 @@ func (c *comparison) idle(ctx context.Context, s *side, interval, window time.Du
 		if !ok {
 			return f, fmt.Errorf("process %s has begun during the measurement", name)
 		}
-		f.CPU[name] = 100 * (now.cpu - was.cpu).Seconds() / took.Seconds()
-		f.Written[name] = float64(now.written-was.written) / took.Hours()
-		f.RSS[name], f.PSS[name] = float64(now.rss), float64(now.pss)
+		f.CPU[name] = 100 * (now.CPU - was.CPU).Seconds() / took.Seconds()
+		f.Written[name] = float64(now.Written-was.Written) / took.Hours()
+		f.RSS[name], f.PSS[name] = float64(now.RSS), float64(now.PSS)
 	}
 	f.Reads = float64(after.reads-before.reads) / took.Minutes()
 	f.Writes = float64(after.writes-before.writes) / took.Minutes()
@@ -115,12 +117,12 @@ func (c *comparison) idle(ctx context.Context, s *side, interval, window time.Du
 // moment is what processes have used so far, and the API server has answered.
 type moment struct {
 	at            time.Time
-	processes     map[string]usage
+	processes     map[string]procfs.Usage
 	reads, writes int64
 }
 
 func (c *comparison) look(ctx context.Context, s *side) (moment, error) {
-	m := moment{processes: map[string]usage{}}
+	m := moment{processes: map[string]procfs.Usage{}}
 	pids := map[int]string{}
 	for _, verb := range []string{"agent", "kube"} {
 		p, err := c.node.Process(verb)
@@ -142,7 +144,7 @@ func (c *comparison) look(ctx context.Context, s *side) (moment, error) {
 	}
 	m.at = time.Now()
 	for pid, name := range pids {
-		if m.processes[name], err = usageOf(pid); err != nil {
+		if m.processes[name], err = procfs.UsageOf(pid); err != nil {
 			return m, fmt.Errorf("look at %s: %w", name, err)
 		}
 	}

@@ -6,14 +6,11 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"math"
 	"os"
-	"os/exec"
-	"runtime"
 	"slices"
-	"strings"
-	"text/tabwriter"
 	"time"
+
+	"github.com/bothy-os/bothy/test/bench/internal/figures"
 )
 
 // report collects measurements and prints them as Markdown.
@@ -29,7 +26,7 @@ type report struct {
 
 func newReport(o options) *report {
 	return &report{
-		options: o, Machine: machine(), At: time.Now().UTC().Format("2006-01-02 15:04 MST"), Commit: commit(),
+		options: o, Machine: figures.Machine(), At: time.Now().UTC().Format("2006-01-02 15:04 MST"), Commit: figures.Commit(),
 		Seconds: map[string]map[int]map[string][]float64{}, Idle: map[string][]idleFigures{},
 	}
 }
@@ -63,7 +60,7 @@ var titles = []struct{ measure, title string }{
 }
 
 func (r *report) print(w io.Writer) {
-	fmt.Fprintf(w, "Measured %s at commit %s on %s, load %s at the end.\n", r.At, r.Commit, r.Machine, load())
+	fmt.Fprintf(w, "Measured %s at commit %s on %s, load %s at the end.\n", r.At, r.Commit, r.Machine, figures.Load())
 	if len(r.Seconds) > 0 {
 		fmt.Fprint(w, "\nFlux is source-controller and kustomize-controller of its release as processes with default settings, artifacts and\n"+
 			"temporary files on tmpfs, against the same API server, in turns. Kustomizations are of 4 objects. Seconds.\n\n")
@@ -80,7 +77,7 @@ func (r *report) print(w io.Writer) {
 }
 
 func (r *report) printTimes(w io.Writer) {
-	t := newTable(w, "", "N", "side", "p50", "p99", "least to most", "measured", "bothy / flux, p50")
+	t := figures.NewTable(w, "", "N", "side", "p50", "p99", "least to most", "measured", "bothy / flux, p50")
 	for _, m := range titles {
 		for _, n := range slices.Sorted(maps.Keys(r.Seconds[m.measure])) {
 			sides := r.Seconds[m.measure][n]
@@ -91,25 +88,20 @@ func (r *report) printTimes(w io.Writer) {
 				}
 				ratio := ""
 				if side == ours && len(sides[flux]) > 0 {
-					ratio = fmt.Sprintf("%.3f", percentile(v, 50)/percentile(slices.Sorted(slices.Values(sides[flux])), 50))
+					ratio = fmt.Sprintf("%.3f", figures.Percentile(v, 50)/figures.Percentile(sides[flux], 50))
 				}
-				t.row(m.title, fmt.Sprint(n), side, seconds(percentile(v, 50)), seconds(percentile(v, 99)),
+				t.Row(m.title, fmt.Sprint(n), side, seconds(figures.Percentile(v, 50)), seconds(figures.Percentile(v, 99)),
 					seconds(v[0])+" to "+seconds(v[len(v)-1]), fmt.Sprint(len(v)), ratio)
 			}
 		}
 	}
-	t.flush()
+	t.Flush()
 }
 
 func seconds(s float64) string { return fmt.Sprintf("%.3f", s) }
 
-// percentile is the smallest value that so many per cent do not exceed.
-func percentile(sorted []float64, p float64) float64 {
-	return sorted[max(0, int(math.Ceil(p/100*float64(len(sorted))))-1)]
-}
-
 func (r *report) printIdle(w io.Writer) {
-	t := newTable(w, "", "interval", "process", "CPU, % of a core", "RSS, MB", "PSS, MB", "written, MB/h", "API reads/min", "API writes/min")
+	t := figures.NewTable(w, "", "interval", "process", "CPU, % of a core", "RSS, MB", "PSS, MB", "written, MB/h", "API reads/min", "API writes/min")
 	var empty idleFigures
 	if e := r.Idle["empty"]; len(e) > 0 {
 		empty = e[0]
@@ -120,11 +112,11 @@ func (r *report) printIdle(w io.Writer) {
 			f.print(t, side, f.Interval.String(), empty)
 		}
 	}
-	t.flush()
+	t.Flush()
 }
 
 // print adds a row for each process: what it used more than in base.
-func (f *idleFigures) print(t *table, label, interval string, base idleFigures) {
+func (f *idleFigures) print(t *figures.Table, label, interval string, base idleFigures) {
 	reads, writes := fmt.Sprintf("%.1f", f.Reads-base.Reads), fmt.Sprintf("%.1f", f.Writes-base.Writes)
 	for _, process := range slices.Sorted(maps.Keys(f.CPU)) {
 		name := process
@@ -134,7 +126,7 @@ func (f *idleFigures) print(t *table, label, interval string, base idleFigures) 
 		more := func(of, base map[string]float64, unit float64) string {
 			return fmt.Sprintf("%.2f", (of[process]-base[process])/unit)
 		}
-		t.row(label, interval, name, more(f.CPU, base.CPU, 1), more(f.RSS, base.RSS, 1e6), more(f.PSS, base.PSS, 1e6), more(f.Written, base.Written, 1e6), reads, writes)
+		t.Row(label, interval, name, more(f.CPU, base.CPU, 1), more(f.RSS, base.RSS, 1e6), more(f.PSS, base.PSS, 1e6), more(f.Written, base.Written, 1e6), reads, writes)
 		label, interval, reads, writes = "", "", "", ""
 	}
 }
@@ -154,61 +146,4 @@ func (r *report) writeTo(path string) error {
 	b.WriteString("\n" + heading + "\n`make bench-gitops` prints this.\n\n")
 	r.print(&b)
 	return os.WriteFile(path, b.Bytes(), 0o644)
-}
-
-// table writes an aligned Markdown table.
-type table struct{ w *tabwriter.Writer }
-
-func newTable(w io.Writer, head ...string) *table {
-	t := &table{tabwriter.NewWriter(w, 0, 0, 0, ' ', 0)}
-	t.row(head...)
-	t.row(slices.Repeat([]string{"---"}, len(head))...)
-	return t
-}
-
-func (t *table) row(cells ...string) { fmt.Fprintf(t.w, "| %s |\n", strings.Join(cells, "\t | ")) }
-
-func (t *table) flush() { _ = t.w.Flush() } // to memory or a terminal
-
-func commit() string {
-	out, err := exec.Command("git", "describe", "--always", "--dirty").Output()
-	if err != nil {
-		return "unknown"
-	}
-	return strings.TrimSpace(string(out))
-}
-
-func machine() string {
-	memory, err := keyValues("/proc/meminfo")
-	if err != nil {
-		return "an unknown machine"
-	}
-	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
-	if err != nil {
-		return "an unknown machine"
-	}
-	return fmt.Sprintf("%s, %d cores, %.0f GiB memory, Linux %s, %s", cpuModel(), runtime.NumCPU(),
-		float64(memory["MemTotal"])/(1<<20), strings.TrimSpace(string(release)), runtime.Version())
-}
-
-func cpuModel() string {
-	data, err := os.ReadFile("/proc/cpuinfo")
-	if err != nil {
-		return "an unknown processor"
-	}
-	for line := range strings.Lines(string(data)) {
-		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "model name" {
-			return strings.TrimSpace(value)
-		}
-	}
-	return "an unknown processor"
-}
-
-func load() string {
-	data, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return "unknown"
-	}
-	first, _, _ := strings.Cut(string(data), " ")
-	return first
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/bothy-os/bothy/test/bench/internal/figures"
+	"github.com/bothy-os/bothy/test/bench/internal/procfs"
 	"github.com/bothy-os/bothy/test/cluster"
 )
 
@@ -196,32 +198,32 @@ func watchMemory(node *cluster.Node) (*memoryWatch, error) {
 	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", p.PID), []byte("5"), 0o200); err != nil {
 		return nil, err
 	}
-	status, err := keyValues(fmt.Sprintf("/proc/%d/status", p.PID))
+	status, err := procfs.KeyValues(fmt.Sprintf("/proc/%d/status", p.PID))
 	return &memoryWatch{pid: p.PID, before: float64(status["VmRSS"]) * 1024 / 1e6}, err
 }
 
 // end returns the resident memory at the begin and how much higher it rose, MB.
 func (m *memoryWatch) end() (before, rise float64, err error) {
-	status, err := keyValues(fmt.Sprintf("/proc/%d/status", m.pid))
+	status, err := procfs.KeyValues(fmt.Sprintf("/proc/%d/status", m.pid))
 	return m.before, float64(status["VmHWM"])*1024/1e6 - m.before, err
 }
 
 func (f *scaleFigures) print(w io.Writer) {
 	fmt.Fprintf(w, "\nA repository with %d objects and %d signed commits. Seconds, MB.\n\n", f.Objects, f.Commits)
-	t := newTable(w, "", "took", "agent's memory")
+	t := figures.NewTable(w, "", "took", "agent's memory")
 	cell := func(v float64, format string) string {
 		if v == 0 {
 			return "-"
 		}
 		return fmt.Sprintf(format, v)
 	}
-	t.row("all objects applied on an empty cluster", cell(f.FirstApply, "%.2f"), "")
-	t.row("all commits fetched and verified", cell(f.Fetch, "%.2f"), fmt.Sprintf("%.0f + %.0f", f.Idle, f.FetchPeak))
-	t.row("the same fetched by git, unverified", cell(f.Git, "%.2f"), "")
-	t.row("what they change, applied", cell(f.Apply, "%.2f"), "")
-	t.row("`bothy diff` of a work tree with a change", cell(f.Diff, "%.2f"), cell(f.DiffPeak, "+ %.0f"))
-	t.row("`bothy verify` of all commits", cell(f.Verify, "%.2f"), "")
-	t.flush()
+	t.Row("all objects applied on an empty cluster", cell(f.FirstApply, "%.2f"), "")
+	t.Row("all commits fetched and verified", cell(f.Fetch, "%.2f"), fmt.Sprintf("%.0f + %.0f", f.Idle, f.FetchPeak))
+	t.Row("the same fetched by git, unverified", cell(f.Git, "%.2f"), "")
+	t.Row("what they change, applied", cell(f.Apply, "%.2f"), "")
+	t.Row("`bothy diff` of a work tree with a change", cell(f.Diff, "%.2f"), cell(f.DiffPeak, "+ %.0f"))
+	t.Row("`bothy verify` of all commits", cell(f.Verify, "%.2f"), "")
+	t.Flush()
 	for _, m := range f.Missing {
 		fmt.Fprintf(w, "\nNot measured: %s\n", m)
 	}
