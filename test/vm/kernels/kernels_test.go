@@ -68,7 +68,7 @@ func runAll(t *testing.T, lab *vm.Lab, kernel string, binaries []gotest.Binary, 
 // what one kernel's verifier accepts another may refuse.
 func TestDataplane(t *testing.T) {
 	onEveryKernel(t, func(t *testing.T, lab *vm.Lab, kernel string) {
-		runAll(t, lab, kernel, build(t, lab, "./netdata/..."), gotest.Options{Limit: 2 * time.Minute})
+		runAll(t, lab, kernel, build(t, lab, "./netdata/..."), gotest.Options{Limit: 4 * time.Minute})
 	})
 }
 
@@ -89,6 +89,6 @@ func TestPackages(t *testing.T) {
 		t.Skip("BOTHY_VM_PACKAGES names no packages")
 	}
 	onEveryKernel(t, func(t *testing.T, lab *vm.Lab, kernel string) {
-		runAll(t, lab, kernel, build(t, lab, packages...), gotest.Options{Limit: 2 * time.Minute})
+		runAll(t, lab, kernel, build(t, lab, packages...), gotest.Options{Limit: 4 * time.Minute})
 	})
 }
