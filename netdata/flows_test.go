@@ -23,7 +23,7 @@ func TestFlows(t *testing.T) {
 	n := newTestNode(t)
 	plugin := buildPlugin(t, n.dir)
 	api := newFakeAPI(t)
-	api.put(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}, Spec: corev1.NodeSpec{PodCIDRs: []string{"10.244.7.0/24"}}})
+	api.put(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}, Spec: corev1.NodeSpec{PodCIDRs: []string{"10.244.7.0/24", "fd00:244:7::/64"}}})
 	api.put(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}})
 	api.kubeconfig(n.dir)
 	n.start("cni", "services", "dns")
