@@ -140,6 +140,9 @@ func (m *Machine) await(ctx context.Context, id uint64, c *command) (wire.Exit, 
 		exit, err := m.result(exit, ok)
 		return exit, errors.Join(context.Cause(ctx), err)
 	case <-time.After(killGrace):
+		m.mu.Lock()
+		delete(m.commands, id) // whatever it still prints, nobody listens
+		m.mu.Unlock()
 		return wire.Exit{Code: -1}, fmt.Errorf("%w, and it does not die when killed", context.Cause(ctx))
 	}
 }

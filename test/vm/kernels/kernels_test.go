@@ -2,7 +2,6 @@ package kernels
 
 import (
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -27,7 +26,7 @@ func onEveryKernel(t *testing.T, test func(t *testing.T, lab *vm.Lab, kernel str
 // build compiles the tests of packages.
 func build(t *testing.T, lab *vm.Lab, packages ...string) []gotest.Binary {
 	t.Helper()
-	binaries, err := gotest.Build(t.Context(), lab.Paths.Root, filepath.Join(lab.Paths.Root, "build", "vm", "tests"), packages...)
+	binaries, err := gotest.Build(t.Context(), lab.Paths.Root, t.TempDir(), packages...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +68,7 @@ func runAll(t *testing.T, lab *vm.Lab, kernel string, binaries []gotest.Binary, 
 // what one kernel's verifier accepts another may refuse.
 func TestDataplane(t *testing.T) {
 	onEveryKernel(t, func(t *testing.T, lab *vm.Lab, kernel string) {
-		runAll(t, lab, kernel, build(t, lab, "./netdata/..."), gotest.Options{Limit: 2 * time.Minute})
+		runAll(t, lab, kernel, build(t, lab, "./netdata/..."), gotest.Options{Limit: 4 * time.Minute})
 	})
 }
 
@@ -79,5 +78,17 @@ func TestHost(t *testing.T) {
 	onEveryKernel(t, func(t *testing.T, lab *vm.Lab, kernel string) {
 		binaries := build(t, lab, "./os/...", "./internal/durable", "./internal/memory", "./node/volumes")
 		runAll(t, lab, kernel, binaries, gotest.Options{Limit: 2 * time.Minute})
+	})
+}
+
+// TestPackages runs the tests of packages of one's choice, such as
+// BOTHY_VM_PACKAGES="./netdata/loader ./images".
+func TestPackages(t *testing.T) {
+	packages := strings.Fields(os.Getenv("BOTHY_VM_PACKAGES"))
+	if len(packages) == 0 {
+		t.Skip("BOTHY_VM_PACKAGES names no packages")
+	}
+	onEveryKernel(t, func(t *testing.T, lab *vm.Lab, kernel string) {
+		runAll(t, lab, kernel, build(t, lab, packages...), gotest.Options{Limit: 4 * time.Minute})
 	})
 }
