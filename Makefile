@@ -161,6 +161,10 @@ CONFORMANCE_FLAGS = -set '$(SET)' -focus '$(FOCUS)' -skip '$(SKIP)' -shard $(SHA
 conformance: e2e ## The upstream conformance suite, resumed where it stopped; SET, FOCUS, SKIP, SHARD, PARALLEL, LIST=1.
 	$(CONFORMANCE) $(CONFORMANCE_FLAGS) $(if $(LIST),,-docs)
 
+.PHONY: conformance-report
+conformance-report: ## docs/conformance.md from the results there are.
+	$(CONFORMANCE) report
+
 .PHONY: conformance-smoke
 conformance-smoke: e2e ## A few minutes of every part of the upstream suite.
 	@[ "$$(id -u)" = 0 ] || { echo "not root: the upstream suite needs a node, and is left out"; exit 0; }; \

@@ -53,9 +53,13 @@ func removePodDevs() error {
 }
 
 func removeRoutes() error {
+	return errors.Join(removeRoutesOf(routeProtocol), removeRoutesOf(poolRouteProtocol))
+}
+
+func removeRoutesOf(protocol netlink.RouteProtocol) error {
 	var errs []error
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		filter := &netlink.Route{Protocol: routeProtocol}
+		filter := &netlink.Route{Protocol: protocol}
 		routes, err := netlink.RouteListFiltered(family, filter, netlink.RT_FILTER_PROTOCOL)
 		if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
 			errs = append(errs, fmt.Errorf("list routes: %w", err))

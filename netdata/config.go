@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/bothy-os/bothy/api/v1alpha1"
 	"github.com/bothy-os/bothy/netdata/maps"
 )
 
@@ -39,6 +40,12 @@ type Config struct {
 	// ServiceCIDRs are the ranges of cluster IPs, at most one per family, with one for each
 	// family of the node.
 	ServiceCIDRs []netip.Prefix
+	// ClusterPodCIDRs are the ranges of all pods of the cluster: they see each other's addresses.
+	ClusterPodCIDRs []netip.Prefix
+	// NonMasqueradeCIDRs are further ranges that see pods' own addresses.
+	NonMasqueradeCIDRs []netip.Prefix
+	// Pools have the addresses of Services of type LoadBalancer.
+	Pools []v1alpha1.AddressPool
 	// ClusterDNS are the addresses the wing answers DNS on, each in a service range. Those of a
 	// family that the node does not have are left alone.
 	ClusterDNS []netip.Addr

@@ -19,7 +19,8 @@
 // nothing outside.
 //
 // Map: bpf (the programs), maps (their tables), loader (attaching), cni with cni/plugin and
-// ipam, services, policy, nodes, conntrack, dns. This package itself wires them: config.go, netdata.go (the
+// ipam, services, pool with announce and elect, policy, nodes, conntrack, dns. This package itself
+// wires them: config.go, netdata.go (the
 // components), node.go (interfaces, routes, sysctls), podrange.go, mtu.go, api.go, status.go,
 // system.go (what the wing needs in the API), cleanup.go.
 package netdata

@@ -26,6 +26,7 @@ type fakeAPI struct {
 
 	mu      sync.Mutex
 	version int
+	events  int
 	objects map[string]map[string]any // resource -> namespace/name -> object
 	watches map[chan watchEvent]string
 }
@@ -164,12 +165,28 @@ func (a *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.getNode(w, parts[len(parts)-1])
 		return
 	}
+	if resource == "events" && r.Method == http.MethodPost {
+		a.mu.Lock()
+		a.events++
+		a.mu.Unlock()
+		w.WriteHeader(http.StatusCreated)
+		w.Write([]byte(`{"kind":"Event","apiVersion":"v1"}`))
+		return
+	}
+	if resource == "status" && r.Method == http.MethodPatch && len(parts) > 4 && parts[len(parts)-3] == "services" {
+		a.patchStatus(w, r, parts[len(parts)-4]+"/"+parts[len(parts)-2])
+		return
+	}
 	if _, ok := resources[resource]; !ok {
 		http.Error(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","code":404,"reason":"NotFound"}`, http.StatusNotFound)
 		return
 	}
 	if r.URL.Query().Get("watch") != "" {
 		a.watch(w, r, resource)
+		return
+	}
+	if r.Method != http.MethodGet {
+		http.Error(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","code":405}`, http.StatusMethodNotAllowed)
 		return
 	}
 	a.mu.Lock()
@@ -183,6 +200,36 @@ func (a *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		"apiVersion": tm.APIVersion, "kind": tm.Kind + "List", "items": items,
 		"metadata": map[string]string{"resourceVersion": fmt.Sprint(a.version)},
 	}))
+}
+
+// patchStatus applies a merge patch, provided that it is for the version there is.
+func (a *fakeAPI) patchStatus(w http.ResponseWriter, r *http.Request, key string) {
+	var patch struct {
+		Metadata struct{ ResourceVersion string }
+		Status   json.RawMessage
+	}
+	if err := json.NewDecoder(r.Body).Decode(&patch); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	a.mu.Lock()
+	svc, ok := a.objects["services"][key].(*corev1.Service)
+	if !ok || svc.ResourceVersion != patch.Metadata.ResourceVersion {
+		a.mu.Unlock()
+		w.WriteHeader(http.StatusConflict)
+		w.Write([]byte(`{"kind":"Status","apiVersion":"v1","status":"Failure","code":409,"reason":"Conflict"}`))
+		return
+	}
+	next := svc.DeepCopy()
+	next.Status = corev1.ServiceStatus{}
+	err := json.Unmarshal(patch.Status, &next.Status)
+	a.mu.Unlock()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	a.put(next)
+	w.Write(encode(next))
 }
 
 func (a *fakeAPI) getNode(w http.ResponseWriter, name string) {

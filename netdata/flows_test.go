@@ -23,10 +23,10 @@ func TestFlows(t *testing.T) {
 	n := newTestNode(t)
 	plugin := buildPlugin(t, n.dir)
 	api := newFakeAPI(t)
-	api.put(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}, Spec: corev1.NodeSpec{PodCIDRs: []string{"10.244.7.0/24"}}})
+	n.api, n.cfg.PodCIDRs = api, testPodCIDRs
 	api.put(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}})
 	api.kubeconfig(n.dir)
-	n.start("cni", "services", "dns")
+	n.start("cni", "policy", "services", "dns")
 	a, b := n.pod(plugin, "a"), n.pod(plugin, "b")
 	echoTCP(t, b.ns, ":8080", "b")
 	echoUDP(t, b.ns, ":8080", "b")
@@ -45,6 +45,8 @@ func TestFlows(t *testing.T) {
 	podA, podB := "default/container-a", "default/container-b"
 	expect(t, a.ns, "tcp4", b.at(8080), "b", a.addr.String())
 	w.expect(t, "forwarded "+podA+" -> "+podB+":8080")
+	expect(t, a.ns, "tcp6", b.at6(8080), "b", a.addr6.String())
+	w.expect(t, "forwarded "+podA+" -> "+podB+":8080")
 	expect(t, a.ns, "udp4", "10.96.0.20:80", "b", a.addr.String())
 	w.expect(t, "forwarded "+podA+" -> "+podB+":8080 via service default/web:80")
 	expect(t, n.outside, "tcp4", "192.168.50.1:30080", "b", outsideIP.String())
@@ -59,6 +61,14 @@ func TestFlows(t *testing.T) {
 		expect(t, "", "tcp4", "10.96.0.20:80", "b", nodeIP.String())
 		w.expect(t, "forwarded node node -> "+podB+":8080 via service default/web:80")
 	}
+	nobody := policyOf("nobody-to-b", "b", nil)
+	n.enforce(nobody)
+	c, err := dial(t, a.ns, "udp4", "10.96.0.20:80")
+	must(t, err)
+	_, err = c.Write([]byte("hello"))
+	must(t, errors.Join(err, c.Close()))
+	w.expect(t, "dropped "+podA+" -> "+podB+":8080 via service default/web:80 policy-ingress from-pod")
+	n.withdraw(nobody)
 	n.spoof(a, b)
 	w.expect(t, "dropped 10.244.7.200 -> "+podB+":8080 spoofed-source from-pod")
 	if got := w.end(t); got != (flows.Lost{}) {
@@ -93,7 +103,7 @@ func TestFlows(t *testing.T) {
 		}
 		endpoints, err := n.network.EndpointTable()
 		must(t, err)
-		if len(endpoints) != 2 || endpoints[0].Pod != "container-a" || endpoints[0].Interface != a.dev {
+		if len(endpoints) != 4 || endpoints[0].Pod != "container-a" || endpoints[0].Interface != a.dev {
 			t.Errorf("endpoints %+v", endpoints)
 		}
 	})

@@ -12,9 +12,11 @@ import (
 	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/bothy-os/bothy/internal/supervise"
+	"github.com/bothy-os/bothy/netdata/announce"
 	"github.com/bothy-os/bothy/netdata/cni"
 	"github.com/bothy-os/bothy/netdata/conntrack"
 	"github.com/bothy-os/bothy/netdata/dns"
@@ -39,6 +41,7 @@ type Network struct {
 	kernel     atomic.Pointer[kernel]
 	server     atomic.Pointer[cni.Server]
 	controller atomic.Pointer[services.Controller]
+	announcer  atomic.Pointer[announce.Announcer]
 	nodes      atomic.Pointer[nodes.Controller]
 	// overhead is how many bytes of a packet to another node tunnels take.
 	overhead        atomic.Int32
@@ -107,6 +110,7 @@ func (n *Network) runDataplane(ctx context.Context, ready func()) error {
 		Dir:          n.cfg.BPFDir,
 		NodeIPs:      n.cfg.NodeIPs,
 		ServiceCIDRs: n.cfg.ServiceCIDRs,
+		PodCIDRs:     n.cfg.ClusterPodCIDRs,
 		ClusterDNS:   n.cfg.ClusterDNS,
 		Sizes:        maps.Sizes{Flows: cmp.Or(n.cfg.flows, flowCapacity())},
 		ForceFilter:  n.cfg.forceFilter,
@@ -116,6 +120,9 @@ func (n *Network) runDataplane(ctx context.Context, ready func()) error {
 	}
 	defer dp.Close()
 	if err := dp.AttachUplink(n.cfg.Uplink); err != nil {
+		return err
+	}
+	if err := dp.Tables.SetUnmasqueraded(n.cfg.NonMasqueradeCIDRs); err != nil {
 		return err
 	}
 	n.attachSockets(dp)
@@ -131,6 +138,9 @@ func (n *Network) runDataplane(ctx context.Context, ready func()) error {
 	n.kernel.Store(k)
 	ready()
 	n.log.Info("dataplane in force", "uplink", n.cfg.Uplink, "addrs", n.cfg.NodeIPs, "backend", dp.Backend())
+	var following sync.WaitGroup
+	defer following.Wait()
+	following.Go(func() { n.followAddresses(ctx, dp.Tables) })
 	return k.flows.Run(ctx)
 }
 
@@ -219,10 +229,22 @@ func (n *Network) runServices(ctx context.Context, ready func()) error {
 		return err
 	}
 	node := services.Node{Name: n.cfg.NodeName, IPs: n.cfg.NodeIPs, ClusterDNS: n.cfg.ClusterDNS}
-	controller := services.NewController(client, k.Tables, k.flows, node, n.log)
+	factory := services.NewInformers(client)
+	controller := services.NewController(client, factory, k.Tables, k.flows, node, n.log)
 	controller.ObserveLatency(n.metrics.observeService)
 	n.controller.Store(controller)
-	return controller.Run(ctx, ready)
+	balancers, err := n.balancers(client, factory, k)
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, run := range balancers {
+		group.Go(func() error { return run(ctx) })
+	}
+	group.Go(func() error { return controller.Run(ctx, ready) })
+	err = group.Wait()
+	factory.Shutdown()
+	return err
 }
 
 func (n *Network) runNodes(ctx context.Context, ready func()) error {

@@ -251,6 +251,9 @@ func (n *testNode) cni(plugin, command, id, ns string) ([]byte, error) {
 	}
 	conf := list.Plugins[0]
 	conf["cniVersion"], conf["name"] = list.CNIVersion, list.Name
+	if command == "ADD" {
+		conf["runtimeConfig"] = map[string]any{"portMappings": n.ports}
+	}
 	stdin, err := json.Marshal(conf)
 	if err != nil {
 		return nil, err

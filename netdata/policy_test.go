@@ -205,7 +205,7 @@ func (n *testNode) floodOnce(plugin, name string, to pod, heard net.PacketConn) 
 	ns := n.makeNetns(name)
 	ctx, stop := context.WithCancel(context.Background())
 	sent := make(chan int, 1)
-	go func() { sent <- sendAll(t, ctx, ns, to) }()
+	go func() { sent <- sendAll(ctx, t, ns, to) }()
 	_, err := n.cni(plugin, "ADD", "container-"+name, ns)
 	must(t, err)
 	// Until then it has been in force for longer than it takes to be put in force.
@@ -226,7 +226,7 @@ func (n *testNode) floodOnce(plugin, name string, to pod, heard net.PacketConn) 
 }
 
 // sendAll sends whenever the pod has a way to, and returns how often it had.
-func sendAll(t *testing.T, ctx context.Context, ns string, to pod) int {
+func sendAll(ctx context.Context, t *testing.T, ns string, to pod) int {
 	c, err := in(t, ns, func() (net.PacketConn, error) { return net.ListenPacket("udp4", ":0") })
 	if err != nil {
 		return 0

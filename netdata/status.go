@@ -22,10 +22,12 @@ type Status struct {
 	// socket hook.
 	Attached []string `json:"attached,omitempty"`
 	// PodRanges are those of this node, one of each family it has.
-	PodRanges []netip.Prefix   `json:"podRanges,omitempty"`
-	Pods      int              `json:"pods"`
-	Services  services.Status  `json:"services"`
-	Policy    policy.Status    `json:"policy"`
+	PodRanges []netip.Prefix  `json:"podRanges,omitempty"`
+	Pods      int             `json:"pods"`
+	Services  services.Status `json:"services"`
+	Policy    policy.Status   `json:"policy"`
+	// Announced are the load balancer addresses that this node answers for.
+	Announced []netip.Addr     `json:"announced,omitempty"`
 	DNS       dns.Status       `json:"dns"`
 	Flows     conntrack.Status `json:"flows"`
 	Nodes     nodes.Status     `json:"nodes"`
@@ -66,6 +68,9 @@ func (n *Network) Status() Status {
 	s.Policy = k.policy.Status()
 	if c := n.controller.Load(); c != nil {
 		s.Services = c.Status()
+	}
+	if a := n.announcer.Load(); a != nil {
+		s.Announced = a.Owned()
 	}
 	return s
 }

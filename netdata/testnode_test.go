@@ -108,6 +108,7 @@ type testNode struct {
 	dir     string
 	network *Network
 	stop    func()
+	ports   []any // host ports of the next pod
 	// api knows the pods that are made, while it is set. Without, they are no pods of a cluster.
 	api *fakeAPI
 }

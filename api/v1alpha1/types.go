@@ -41,7 +41,8 @@ type ClusterSpec struct {
 	Telemetry    TelemetrySpec    `json:"telemetry,omitempty"`
 }
 
-// NetworkSpec is fixed at first boot: Kubernetes cannot renumber a cluster.
+// NetworkSpec is the cluster's network. Its ranges and DNS are fixed at first boot: Kubernetes
+// cannot renumber a cluster.
 type NetworkSpec struct {
 	// PodCIDRs are the ranges pods get addresses from, at most one per family. The first
 	// family is the one that a Service has unless it asks for another. A node
@@ -52,6 +53,11 @@ type NetworkSpec struct {
 	ServiceCIDRs []string `json:"serviceCIDRs,omitempty"`
 	// NodePortRange is "first-last". Default 30000-32767.
 	NodePortRange string `json:"nodePortRange,omitempty"`
+	// NonMasqueradeCIDRs are ranges outside the cluster that see pods' own addresses: networks
+	// with a route to the pod ranges. All others see the node's.
+	NonMasqueradeCIDRs []string `json:"nonMasqueradeCIDRs,omitempty"`
+	// LoadBalancer has the addresses of Services of type LoadBalancer.
+	LoadBalancer LoadBalancerSpec `json:"loadBalancer,omitempty"`
 	// DNS is the cluster's name service.
 	DNS DNSSpec `json:"dns,omitempty"`
 }

@@ -71,6 +71,12 @@ func (n *NetworkSpec) validate(p *problems) {
 			}
 		}
 	}
+	n.LoadBalancer.validate(p, pods, services)
+	for i, c := range n.NonMasqueradeCIDRs {
+		if _, err := netip.ParsePrefix(c); err != nil {
+			p.add(fmt.Sprintf("spec.network.nonMasqueradeCIDRs[%d]", i), `write a range such as "192.168.0.0/16"`, "%q is not an address range", c)
+		}
+	}
 	var first, last int
 	if _, err := fmt.Sscanf(n.NodePortRange, "%d-%d", &first, &last); err != nil || first < 1 || last > 65535 || first > last {
 		p.add("spec.network.nodePortRange", `write "first-last", such as "30000-32767"`, "%q is not a port range", n.NodePortRange)

@@ -32,6 +32,12 @@ type IPv4AffinityKey struct {
 	Service uint32
 }
 
+type IPv4Announcement struct {
+	_   structs.HostLayout
+	Mac [6]uint8
+	Pad uint16
+}
+
 type IPv4DatagramKey struct {
 	_       structs.HostLayout
 	Cookie  uint64
@@ -91,6 +97,20 @@ type IPv4Flow struct {
 	Pad      uint16
 }
 
+type IPv4FragmentKey struct {
+	_     structs.HostLayout
+	Saddr IPv4Addr
+	Daddr IPv4Addr
+	Id    uint32
+	Proto uint32
+}
+
+type IPv4FragmentPorts struct {
+	_     structs.HostLayout
+	Sport uint16
+	Dport uint16
+}
+
 type IPv4Iface struct {
 	_        structs.HostLayout
 	Addr     IPv4Addr
@@ -132,6 +152,14 @@ type IPv4NodeConfig struct {
 		_    structs.HostLayout
 		Word [1]uint32
 	}
+	PodNet struct {
+		_    structs.HostLayout
+		Word [1]uint32
+	}
+	PodMask struct {
+		_    structs.HostLayout
+		Word [1]uint32
+	}
 	Hairpin struct {
 		_    structs.HostLayout
 		Word [1]uint32
@@ -160,6 +188,12 @@ type IPv4PeerKey struct {
 	_    structs.HostLayout
 	Bits uint32
 	Addr IPv4Addr
+}
+
+type IPv4RangeKey struct {
+	_      structs.HostLayout
+	Prefix uint32
+	Addr   IPv4Addr
 }
 
 type IPv4RuleKey struct {
@@ -197,6 +231,13 @@ type IPv4Slot struct {
 	Pad   uint8
 }
 
+type IPv4SourceRangeKey struct {
+	_       structs.HostLayout
+	Prefix  uint32
+	Service uint32
+	Client  IPv4Addr
+}
+
 type IPv4Tuple struct {
 	_     structs.HostLayout
 	Saddr IPv4Addr
@@ -212,6 +253,7 @@ type IPv4Tuple struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	IPv4MapAffinities      = "affinities"
+	IPv4MapAnnounced       = "announced"
 	IPv4MapCt              = "ct"
 	IPv4MapDatagramPeers   = "datagram_peers"
 	IPv4MapDrops           = "drops"
@@ -219,14 +261,18 @@ const (
 	IPv4MapEventControl    = "event_control"
 	IPv4MapEventCpus       = "event_cpus"
 	IPv4MapEventRing       = "event_ring"
+	IPv4MapFragments       = "fragments"
 	IPv4MapIfaces          = "ifaces"
 	IPv4MapNats            = "nats"
+	IPv4MapNodeAddrs       = "node_addrs"
 	IPv4MapPolicyPeers     = "policy_peers"
 	IPv4MapPolicyRules     = "policy_rules"
 	IPv4MapServices        = "services"
 	IPv4MapSlots           = "slots"
 	IPv4MapSockPeers       = "sock_peers"
+	IPv4MapSourceRanges    = "source_ranges"
 	IPv4MapState           = "state"
+	IPv4MapUnmasqueraded   = "unmasqueraded"
 	IPv4ProgFromExt        = "from_ext"
 	IPv4ProgFromPod        = "from_pod"
 	IPv4ProgMappedConnect  = "mapped_connect"
@@ -304,6 +350,7 @@ type IPv4ProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type IPv4MapSpecs struct {
 	Affinities    *ebpf.MapSpec `ebpf:"affinities"`
+	Announced     *ebpf.MapSpec `ebpf:"announced"`
 	Ct            *ebpf.MapSpec `ebpf:"ct"`
 	DatagramPeers *ebpf.MapSpec `ebpf:"datagram_peers"`
 	Drops         *ebpf.MapSpec `ebpf:"drops"`
@@ -311,14 +358,18 @@ type IPv4MapSpecs struct {
 	EventControl  *ebpf.MapSpec `ebpf:"event_control"`
 	EventCpus     *ebpf.MapSpec `ebpf:"event_cpus"`
 	EventRing     *ebpf.MapSpec `ebpf:"event_ring"`
+	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
 	Ifaces        *ebpf.MapSpec `ebpf:"ifaces"`
 	Nats          *ebpf.MapSpec `ebpf:"nats"`
+	NodeAddrs     *ebpf.MapSpec `ebpf:"node_addrs"`
 	PolicyPeers   *ebpf.MapSpec `ebpf:"policy_peers"`
 	PolicyRules   *ebpf.MapSpec `ebpf:"policy_rules"`
 	Services      *ebpf.MapSpec `ebpf:"services"`
 	Slots         *ebpf.MapSpec `ebpf:"slots"`
 	SockPeers     *ebpf.MapSpec `ebpf:"sock_peers"`
+	SourceRanges  *ebpf.MapSpec `ebpf:"source_ranges"`
 	State         *ebpf.MapSpec `ebpf:"state"`
+	Unmasqueraded *ebpf.MapSpec `ebpf:"unmasqueraded"`
 }
 
 // IPv4VariableSpecs contains global variables before they are loaded into the kernel.
@@ -350,6 +401,7 @@ func (o *IPv4Objects) Close() error {
 // It can be passed to LoadIPv4Objects or ebpf.CollectionSpec.LoadAndAssign.
 type IPv4Maps struct {
 	Affinities    *ebpf.Map `ebpf:"affinities"`
+	Announced     *ebpf.Map `ebpf:"announced"`
 	Ct            *ebpf.Map `ebpf:"ct"`
 	DatagramPeers *ebpf.Map `ebpf:"datagram_peers"`
 	Drops         *ebpf.Map `ebpf:"drops"`
@@ -357,19 +409,24 @@ type IPv4Maps struct {
 	EventControl  *ebpf.Map `ebpf:"event_control"`
 	EventCpus     *ebpf.Map `ebpf:"event_cpus"`
 	EventRing     *ebpf.Map `ebpf:"event_ring"`
+	Fragments     *ebpf.Map `ebpf:"fragments"`
 	Ifaces        *ebpf.Map `ebpf:"ifaces"`
 	Nats          *ebpf.Map `ebpf:"nats"`
+	NodeAddrs     *ebpf.Map `ebpf:"node_addrs"`
 	PolicyPeers   *ebpf.Map `ebpf:"policy_peers"`
 	PolicyRules   *ebpf.Map `ebpf:"policy_rules"`
 	Services      *ebpf.Map `ebpf:"services"`
 	Slots         *ebpf.Map `ebpf:"slots"`
 	SockPeers     *ebpf.Map `ebpf:"sock_peers"`
+	SourceRanges  *ebpf.Map `ebpf:"source_ranges"`
 	State         *ebpf.Map `ebpf:"state"`
+	Unmasqueraded *ebpf.Map `ebpf:"unmasqueraded"`
 }
 
 func (m *IPv4Maps) Close() error {
 	return _IPv4Close(
 		m.Affinities,
+		m.Announced,
 		m.Ct,
 		m.DatagramPeers,
 		m.Drops,
@@ -377,14 +434,18 @@ func (m *IPv4Maps) Close() error {
 		m.EventControl,
 		m.EventCpus,
 		m.EventRing,
+		m.Fragments,
 		m.Ifaces,
 		m.Nats,
+		m.NodeAddrs,
 		m.PolicyPeers,
 		m.PolicyRules,
 		m.Services,
 		m.Slots,
 		m.SockPeers,
+		m.SourceRanges,
 		m.State,
+		m.Unmasqueraded,
 	)
 }
 

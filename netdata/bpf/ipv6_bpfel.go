@@ -32,6 +32,12 @@ type IPv6AffinityKey struct {
 	Service uint32
 }
 
+type IPv6Announcement struct {
+	_   structs.HostLayout
+	Mac [6]uint8
+	Pad uint16
+}
+
 type IPv6DatagramKey struct {
 	_       structs.HostLayout
 	Cookie  uint64
@@ -91,6 +97,20 @@ type IPv6Flow struct {
 	Pad      uint16
 }
 
+type IPv6FragmentKey struct {
+	_     structs.HostLayout
+	Saddr IPv6Addr
+	Daddr IPv6Addr
+	Id    uint32
+	Proto uint32
+}
+
+type IPv6FragmentPorts struct {
+	_     structs.HostLayout
+	Sport uint16
+	Dport uint16
+}
+
 type IPv6Iface struct {
 	_        structs.HostLayout
 	Addr     IPv6Addr
@@ -132,6 +152,14 @@ type IPv6NodeConfig struct {
 		_    structs.HostLayout
 		Word [4]uint32
 	}
+	PodNet struct {
+		_    structs.HostLayout
+		Word [4]uint32
+	}
+	PodMask struct {
+		_    structs.HostLayout
+		Word [4]uint32
+	}
 	Hairpin struct {
 		_    structs.HostLayout
 		Word [4]uint32
@@ -159,6 +187,12 @@ type IPv6PeerKey struct {
 	_    structs.HostLayout
 	Bits uint32
 	Addr IPv6Addr
+}
+
+type IPv6RangeKey struct {
+	_      structs.HostLayout
+	Prefix uint32
+	Addr   IPv6Addr
 }
 
 type IPv6RuleKey struct {
@@ -196,6 +230,13 @@ type IPv6Slot struct {
 	Pad   uint8
 }
 
+type IPv6SourceRangeKey struct {
+	_       structs.HostLayout
+	Prefix  uint32
+	Service uint32
+	Client  IPv6Addr
+}
+
 type IPv6Tuple struct {
 	_     structs.HostLayout
 	Saddr IPv6Addr
@@ -211,6 +252,7 @@ type IPv6Tuple struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	IPv6MapAffinities    = "affinities"
+	IPv6MapAnnounced     = "announced"
 	IPv6MapCt            = "ct"
 	IPv6MapDatagramPeers = "datagram_peers"
 	IPv6MapDrops         = "drops"
@@ -218,14 +260,18 @@ const (
 	IPv6MapEventControl  = "event_control"
 	IPv6MapEventCpus     = "event_cpus"
 	IPv6MapEventRing     = "event_ring"
+	IPv6MapFragments     = "fragments"
 	IPv6MapIfaces        = "ifaces"
 	IPv6MapNats          = "nats"
+	IPv6MapNodeAddrs     = "node_addrs"
 	IPv6MapPolicyPeers   = "policy_peers"
 	IPv6MapPolicyRules   = "policy_rules"
 	IPv6MapServices      = "services"
 	IPv6MapSlots         = "slots"
 	IPv6MapSockPeers     = "sock_peers"
+	IPv6MapSourceRanges  = "source_ranges"
 	IPv6MapState         = "state"
+	IPv6MapUnmasqueraded = "unmasqueraded"
 	IPv6ProgFromExt      = "from_ext"
 	IPv6ProgFromPod      = "from_pod"
 	IPv6ProgSockConnect  = "sock_connect"
@@ -295,6 +341,7 @@ type IPv6ProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type IPv6MapSpecs struct {
 	Affinities    *ebpf.MapSpec `ebpf:"affinities"`
+	Announced     *ebpf.MapSpec `ebpf:"announced"`
 	Ct            *ebpf.MapSpec `ebpf:"ct"`
 	DatagramPeers *ebpf.MapSpec `ebpf:"datagram_peers"`
 	Drops         *ebpf.MapSpec `ebpf:"drops"`
@@ -302,14 +349,18 @@ type IPv6MapSpecs struct {
 	EventControl  *ebpf.MapSpec `ebpf:"event_control"`
 	EventCpus     *ebpf.MapSpec `ebpf:"event_cpus"`
 	EventRing     *ebpf.MapSpec `ebpf:"event_ring"`
+	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
 	Ifaces        *ebpf.MapSpec `ebpf:"ifaces"`
 	Nats          *ebpf.MapSpec `ebpf:"nats"`
+	NodeAddrs     *ebpf.MapSpec `ebpf:"node_addrs"`
 	PolicyPeers   *ebpf.MapSpec `ebpf:"policy_peers"`
 	PolicyRules   *ebpf.MapSpec `ebpf:"policy_rules"`
 	Services      *ebpf.MapSpec `ebpf:"services"`
 	Slots         *ebpf.MapSpec `ebpf:"slots"`
 	SockPeers     *ebpf.MapSpec `ebpf:"sock_peers"`
+	SourceRanges  *ebpf.MapSpec `ebpf:"source_ranges"`
 	State         *ebpf.MapSpec `ebpf:"state"`
+	Unmasqueraded *ebpf.MapSpec `ebpf:"unmasqueraded"`
 }
 
 // IPv6VariableSpecs contains global variables before they are loaded into the kernel.
@@ -341,6 +392,7 @@ func (o *IPv6Objects) Close() error {
 // It can be passed to LoadIPv6Objects or ebpf.CollectionSpec.LoadAndAssign.
 type IPv6Maps struct {
 	Affinities    *ebpf.Map `ebpf:"affinities"`
+	Announced     *ebpf.Map `ebpf:"announced"`
 	Ct            *ebpf.Map `ebpf:"ct"`
 	DatagramPeers *ebpf.Map `ebpf:"datagram_peers"`
 	Drops         *ebpf.Map `ebpf:"drops"`
@@ -348,19 +400,24 @@ type IPv6Maps struct {
 	EventControl  *ebpf.Map `ebpf:"event_control"`
 	EventCpus     *ebpf.Map `ebpf:"event_cpus"`
 	EventRing     *ebpf.Map `ebpf:"event_ring"`
+	Fragments     *ebpf.Map `ebpf:"fragments"`
 	Ifaces        *ebpf.Map `ebpf:"ifaces"`
 	Nats          *ebpf.Map `ebpf:"nats"`
+	NodeAddrs     *ebpf.Map `ebpf:"node_addrs"`
 	PolicyPeers   *ebpf.Map `ebpf:"policy_peers"`
 	PolicyRules   *ebpf.Map `ebpf:"policy_rules"`
 	Services      *ebpf.Map `ebpf:"services"`
 	Slots         *ebpf.Map `ebpf:"slots"`
 	SockPeers     *ebpf.Map `ebpf:"sock_peers"`
+	SourceRanges  *ebpf.Map `ebpf:"source_ranges"`
 	State         *ebpf.Map `ebpf:"state"`
+	Unmasqueraded *ebpf.Map `ebpf:"unmasqueraded"`
 }
 
 func (m *IPv6Maps) Close() error {
 	return _IPv6Close(
 		m.Affinities,
+		m.Announced,
 		m.Ct,
 		m.DatagramPeers,
 		m.Drops,
@@ -368,14 +425,18 @@ func (m *IPv6Maps) Close() error {
 		m.EventControl,
 		m.EventCpus,
 		m.EventRing,
+		m.Fragments,
 		m.Ifaces,
 		m.Nats,
+		m.NodeAddrs,
 		m.PolicyPeers,
 		m.PolicyRules,
 		m.Services,
 		m.Slots,
 		m.SockPeers,
+		m.SourceRanges,
 		m.State,
+		m.Unmasqueraded,
 	)
 }
 

@@ -14,10 +14,8 @@ import (
 
 func (s *Server) add(req request) (json.RawMessage, *types.Error) {
 	started := time.Now()
-	if len(req.ports) > 0 {
-		return nil, types.NewError(types.ErrInvalidNetworkConfig,
-			fmt.Sprintf("hostPort %d is not supported yet", req.ports[0].HostPort),
-			"use a Service of type NodePort, or hostNetwork")
+	if failure := checkPorts(req.ports); failure != nil {
+		return nil, failure
 	}
 	if failure := checkTarget(req); failure != nil {
 		return nil, failure
@@ -33,11 +31,17 @@ func (s *Server) add(req request) (json.RawMessage, *types.Error) {
 	if err != nil {
 		return nil, internal("allocate addresses", err)
 	}
-	rec := record{Attachment: req.Attachment, Pod: req.pod.String(), PodUID: req.pod.UID, Netns: req.netns, Addrs: addrs, Dev: devName(req.Attachment)}
+	rec := record{
+		Attachment: req.Attachment, Pod: req.pod.String(), PodUID: req.pod.UID, Netns: req.netns, Addrs: addrs,
+		Dev: devName(req.Attachment), Ports: req.ports,
+	}
 	if err := s.wire(rec); err != nil {
 		s.pools.Release(addrs)
 		if undo := s.forget(req.Attachment); undo != nil {
 			err = errors.Join(err, fmt.Errorf("and undoing it failed: %w", undo))
+		}
+		if errors.Is(err, ErrPortTaken) {
+			return nil, types.NewError(types.ErrTryAgainLater, err.Error(), "use another hostPort, or delete who has it")
 		}
 		return nil, internal("connect the pod", err)
 	}
@@ -56,6 +60,9 @@ func (s *Server) wire(rec record) error {
 		return err
 	}
 	if err := s.dataplane.Connect(dev, rec.pod(), rec.Addrs, rec.mac()); err != nil {
+		return err
+	}
+	if err := s.openPorts(rec); err != nil {
 		return err
 	}
 	return connect(dev, rec)

@@ -12,9 +12,8 @@ import (
 // presence is what makes the node ready for pods.
 const ConflistName = "10-bothy.conflist"
 
-// writeConflist tells the container runtime how to reach the agent. The port
-// mapping capability is declared so that a hostPort is refused with a clear error
-// instead of being dropped on the way.
+// writeConflist tells the container runtime how to reach the agent. Only with the port mapping
+// capability does it say which host ports a pod has.
 func writeConflist(dir, socket, deleted string) error {
 	conf := map[string]any{
 		"cniVersion": "1.1.0",

@@ -39,7 +39,7 @@ func (s *Server) forget(a wire.Attachment) error {
 	if rec != nil {
 		gone = *rec
 	}
-	if err := errors.Join(s.dataplane.Disconnect(name, index, gone.Addrs), removeDev(name)); err != nil {
+	if err := errors.Join(s.closePorts(gone), s.dataplane.Disconnect(name, index, gone.Addrs), removeDev(name)); err != nil {
 		return err
 	}
 	if err := s.records.remove(a); err != nil {

@@ -16,7 +16,7 @@
 // The package must not know Services, the Kubernetes API or eBPF: it is handed a
 // [Dataplane].
 //
-// server.go speaks the protocol, request.go decodes and checks, add.go, del.go, check.go and
+// server.go speaks the protocol, request.go decodes and checks, hostport.go opens ports of the node, add.go, del.go, check.go and
 // gc.go hold the verbs, veth.go and mtu.go the links, record.go the files, reconcile.go the start,
 // conflist.go the runtime's configuration.
 package cni

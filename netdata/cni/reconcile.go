@@ -41,7 +41,7 @@ func (s *Server) Reconcile() error {
 			}
 		}
 	}
-	errs = append(errs, s.removeStrayDevs(devs), s.removeStrayRows(addrs))
+	errs = append(errs, s.removeStrayDevs(devs), s.removeStrayRows(addrs), s.closeStrayPorts(addrs))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("bring pods' interfaces and maps into agreement: %w", err)
 	}
@@ -63,6 +63,10 @@ func (s *Server) revive(rec record) (bool, error) {
 	}
 	if err := s.dataplane.Connect(dev, rec.pod(), rec.Addrs, rec.mac()); err != nil {
 		return true, err
+	}
+	if err := s.openPorts(rec); err != nil {
+		// Only after the maps were lost can a port have gone to another.
+		s.cfg.Log.Error("a pod lost its host ports", "pod", rec.Pod, "err", err)
 	}
 	return true, connect(dev, rec)
 }

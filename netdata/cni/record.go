@@ -25,6 +25,8 @@ type record struct {
 	Addrs []netip.Addr `json:"addrs"`
 	// Dev is the host side of the veth pair.
 	Dev string `json:"dev"`
+	// Ports are those of the node that lead to the pod.
+	Ports []wire.PortMapping `json:"ports,omitempty"`
 }
 
 func (r record) pod() Pod {

@@ -32,6 +32,7 @@ type Dataplane interface {
 	// Disconnect undoes it. The interface may be gone: then index is 0. Without
 	// addresses, they are those that the maps have for the interface.
 	Disconnect(devName string, index int, addrs []netip.Addr) error
+	HostPorts
 	// Pods are the addresses in the maps and their interfaces.
 	Pods() (map[netip.Addr]int, error)
 }

@@ -83,6 +83,9 @@ func TestSweepFollowsTimeouts(t *testing.T) {
 		{"reset TCP", maps.TCP, maps.FlowReset, tcpClosed},
 		{"one-way UDP", maps.UDP, 0, udpOneWay},
 		{"UDP", maps.UDP, maps.FlowReplied, udpReplied},
+		{"half-open SCTP", maps.SCTP, 0, tcpHalfOpen},
+		{"SCTP", maps.SCTP, maps.FlowReplied, sctpReplied},
+		{"aborted SCTP", maps.SCTP, maps.FlowReplied | maps.FlowReset, tcpClosed},
 		{"ping", 1, maps.FlowReplied, other},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -16,7 +16,7 @@ type cut struct {
 }
 
 func (c cut) ends(t maps.Translation) bool {
-	return t.From.Proto == c.frontend.Proto && t.From.Dst == c.frontend.Addr && c.gone[t.To.Dst]
+	return t.From.Proto == c.frontend.Proto && leadsTo(c.frontend, t.From.Dst) && c.gone[t.To.Dst]
 }
 
 // cutRetry is how long after a failure it is tried again.
@@ -94,4 +94,10 @@ func (c *Collector) endCuts() error {
 		c.mu.Unlock()
 	}
 	return err
+}
+
+// leadsTo reports whether the frontend serves the address. One for all addresses of the node may
+// be taken for another of the same port: that costs a choice of backend, no more.
+func leadsTo(f maps.Frontend, addr netip.AddrPort) bool {
+	return f.Addr == addr || f.Addr.Addr().IsUnspecified() && f.Addr.Port() == addr.Port()
 }

@@ -15,15 +15,19 @@ const (
 	tcpClosed      = 15 * time.Second
 	udpReplied     = 2*time.Minute + 30*time.Second
 	udpOneWay      = time.Minute
-	other          = 30 * time.Second
+	// SCTP sends a heartbeat on an idle association, by default every 30 s.
+	sctpReplied = 3*time.Minute + 30*time.Second
+	other       = 30 * time.Second
 )
 
 func timeout(proto maps.Protocol, flags maps.FlowFlags) time.Duration {
 	switch {
-	case proto == maps.TCP && flags.Closed():
+	case (proto == maps.TCP || proto == maps.SCTP) && flags.Closed():
 		return tcpClosed
-	case proto == maps.TCP && flags&maps.FlowReplied == 0:
+	case (proto == maps.TCP || proto == maps.SCTP) && flags&maps.FlowReplied == 0:
 		return tcpHalfOpen
+	case proto == maps.SCTP:
+		return sctpReplied
 	case proto == maps.TCP:
 		return tcpEstablished
 	case proto == maps.UDP && flags&maps.FlowReplied != 0:

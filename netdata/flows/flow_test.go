@@ -1,6 +1,8 @@
 package flows
 
 import (
+	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -76,9 +78,14 @@ func TestWireNames(t *testing.T) {
 
 // A reason that operators see without an explanation is a question they cannot answer.
 func TestEveryReasonIsExplained(t *testing.T) {
+	manual, err := os.ReadFile("../../docs/network.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, r := range Reasons() {
-		if Explain(r).What == "" {
-			t.Errorf("reason %q is not explained: add it to reasons.go and docs/network.md", r)
+		e := Explain(r)
+		if e.What == "" || !strings.Contains(string(manual), "| `"+r+"` | "+e.What+" |") {
+			t.Errorf("reason %q is not explained, or not the same, in reasons.go and docs/network.md", r)
 		}
 	}
 	if Explain("none-such") != (Explanation{}) {

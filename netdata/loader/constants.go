@@ -18,6 +18,8 @@ type constants[A maps.Words] struct {
 	Dns         A
 	ServiceNet  A
 	ServiceMask A
+	PodNet      A
+	PodMask     A
 	Hairpin     A
 	SnatMin     uint16
 	SnatMax     uint16
@@ -40,13 +42,19 @@ func configure[A maps.Words](into *ebpf.VariableSpec, c Config, nodeIP netip.Add
 	if dns, ok := sameFamily(nodeIP, c.ClusterDNS); ok {
 		out.Dns = maps.ToWords[A](dns)
 	}
-	out.ServiceNet, out.ServiceMask = nothing[A](), allOnes[A]()
-	for _, p := range c.ServiceCIDRs {
-		if p.Addr().Is4() == nodeIP.Is4() {
-			out.ServiceNet, out.ServiceMask = maps.ToWords[A](p.Masked().Addr()), mask[A](p.Bits())
+	out.ServiceNet, out.ServiceMask = netAndMask[A](c.ServiceCIDRs, nodeIP)
+	out.PodNet, out.PodMask = netAndMask[A](c.PodCIDRs, nodeIP)
+	return setPadded(into, out)
+}
+
+// netAndMask of the range that has the family of an address.
+func netAndMask[A maps.Words](ranges []netip.Prefix, like netip.Addr) (network, ones A) {
+	for _, p := range ranges {
+		if p.Addr().Is4() == like.Is4() {
+			return maps.ToWords[A](p.Masked().Addr()), mask[A](p.Bits())
 		}
 	}
-	return setPadded(into, out)
+	return nothing[A](), allOnes[A]()
 }
 
 func sameFamily(like netip.Addr, among []netip.Addr) (netip.Addr, bool) {

@@ -46,6 +46,9 @@ type Config struct {
 	NodeIPs []netip.Addr
 	// ServiceCIDRs are the ranges of cluster IPs, at most one per family.
 	ServiceCIDRs []netip.Prefix
+	// PodCIDRs are the ranges of all pods of the cluster, at most one per family: pods see each
+	// other's addresses.
+	PodCIDRs []netip.Prefix
 	// ClusterDNS are served by the node itself and never balanced.
 	ClusterDNS []netip.Addr
 	// Sizes are the capacities of maps that do not exist yet.

@@ -2,6 +2,7 @@ package loader
 
 import (
 	"encoding/binary"
+	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -68,6 +69,7 @@ func load(t testing.TB) *bench {
 		Dir:          filepath.Join(dir, "test"),
 		NodeIPs:      []netip.Addr{netip.MustParseAddr(node), netip.MustParseAddr(node6)},
 		ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("fd00:96::/112")},
+		PodCIDRs:     []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:244::/48")},
 		ClusterDNS:   []netip.Addr{netip.MustParseAddr("10.96.0.10"), netip.MustParseAddr("fd00:96::a")},
 		Sizes:        maps.Sizes{Flows: 1024},
 	}, slog.New(slog.DiscardHandler))
@@ -101,8 +103,17 @@ func (b *bench) service(addr string, proto maps.Protocol, base, affinity uint32,
 		slots = append(slots, ap(s))
 	}
 	b.must(b.Tables.WriteSlots(base, slots))
-	b.must(b.Tables.PutService(maps.Frontend{Addr: ap(addr), Proto: proto},
-		maps.ServiceRow{ID: base + 1, Base: base, Count: uint16(len(slots)), Affinity: affinity}))
+	b.row(maps.Frontend{Addr: ap(addr), Proto: proto}, maps.ServiceRow{ID: base + 1, Base: base, Count: uint16(len(slots)), Affinity: affinity})
+}
+
+// row writes a service row, be it new or not.
+func (b *bench) row(f maps.Frontend, r maps.ServiceRow) {
+	b.t.Helper()
+	err := b.Tables.PutService(f, r, true)
+	if errors.Is(err, maps.ErrTaken) {
+		err = b.Tables.PutService(f, r, false)
+	}
+	b.must(err)
 }
 
 func (b *bench) run(prog *ebpf.Program, frame []byte) (uint32, []byte) {
@@ -290,20 +301,21 @@ func TestHairpin(t *testing.T) {
 	want(t, verdict, redirect, out, "10.96.0.20:80", podA+":1000")
 }
 
-func TestFragments(t *testing.T) {
+// A fragment whose first one was not seen.
+func TestLateFragments(t *testing.T) {
 	b := load(t)
 	p := udp(podA+":1000", "10.96.0.20:80")
-	p.fragment = 0x2000
+	p.fragment = 0x2001
 	if verdict, _ := b.asPod(p); verdict != shot || b.drops("fragment") != 1 {
 		t.Errorf("to a service: verdict %d, counter %d", verdict, b.drops("fragment"))
 	}
 	p = udp(podA+":1000", podB+":80")
-	p.fragment = 0x2000
+	p.fragment = 0x2001
 	if verdict, _ := b.asPod(p); verdict != redirect {
 		t.Errorf("to a pod: verdict %d, want delivery", verdict)
 	}
 	p = udp(podA+":1000", far+":80")
-	p.fragment = 0x2000
+	p.fragment = 0x2001
 	if verdict, _ := b.run(b.objs.ToExt, p.frame()); verdict != shot || b.drops("fragment") != 2 {
 		t.Errorf("to the outside: verdict %d, counter %d", verdict, b.drops("fragment"))
 	}
@@ -458,8 +470,14 @@ func FuzzPrograms(f *testing.F) {
 	f.Add(tcp(far+":5000", node+":30080", flagSYN).frame())
 	e := packet{src: ap(podB + ":0"), dst: ap(podA + ":0"), proto: protoICMP, icmpType: 3, icmpCode: 3, payload: make([]byte, 28)}
 	f.Add(e.frame())
+	f.Add(sctp(podA+":1000", "10.96.0.20:3868", 1, false).frame())
+	for _, part := range fragment(udp(podA+":1000", "10.96.0.21:80"), 8) {
+		f.Add(part)
+	}
 	b := load(f)
 	b.service("10.96.0.20:80", maps.TCP, 0, 0, podB+":8080")
+	b.service("10.96.0.20:3868", maps.SCTP, 2, 0, podB+":13868")
+	b.service("0.0.0.0:30081", maps.UDP, 3, 0, farPod+":8080")
 	b.service(node+":30080", maps.TCP, 1, 0, podA+":8080")
 	b.must(b.Tables.SetServicesSynced())
 	f.Fuzz(func(t *testing.T, frame []byte) {

@@ -15,5 +15,6 @@
 // netdata/bpf/src/tables.h. It must not know where rows come from.
 //
 // tables.go opens and pins; family.go tells the families apart; rows.go and convert.go are the
-// layout; endpoints.go, services.go, flows.go and drops.go hold the tables.
+// layout; endpoints.go, services.go, hostports.go, sources.go, addresses.go, flows.go and drops.go
+// hold the tables.
 package maps

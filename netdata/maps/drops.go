@@ -23,6 +23,8 @@ var dropReasons = []string{
 	"policy-ingress",
 	"policy-egress",
 	"refused-revoked",
+	"no-local-endpoint",
+	"source-range",
 }
 
 // Hook is where in the dataplane something happened.

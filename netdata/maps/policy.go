@@ -11,9 +11,6 @@ import (
 	"github.com/bothy-os/bothy/netdata/bpf"
 )
 
-// SCTP is filtered by policy. It is not balanced.
-const SCTP Protocol = 132
-
 // What an endpoint's identity says: in which directions the pod is isolated, and the number of its
 // subject. Zero is a pod that no policy selects.
 const (

@@ -53,3 +53,14 @@ type natRow[A Words] struct {
 	Scope        uint16
 	ToReal       uint16
 }
+
+type sourceRangeRow[A Words] struct {
+	Prefix  uint32
+	Service uint32
+	Client  A
+}
+
+type rangeRow[A Words] struct {
+	Prefix uint32
+	Addr   A
+}

@@ -27,7 +27,12 @@ func TestRowsHaveTheLayoutOfThePrograms(t *testing.T) {
 		{peerKeyRow[Addr6]{}, nil, bpf.IPv6PeerKey{}},
 		{natRow[Addr4]{}, bpf.IPv4Nat{}, nil},
 		{natRow[Addr6]{}, nil, bpf.IPv6Nat{}},
+		{sourceRangeRow[Addr4]{}, bpf.IPv4SourceRangeKey{}, nil},
+		{sourceRangeRow[Addr6]{}, nil, bpf.IPv6SourceRangeKey{}},
+		{rangeRow[Addr4]{}, bpf.IPv4RangeKey{}, nil},
+		{rangeRow[Addr6]{}, nil, bpf.IPv6RangeKey{}},
 		// Used for both families.
+		{bpf.IPv4Announcement{}, nil, bpf.IPv6Announcement{}},
 		{bpf.IPv4Endpoint{}, nil, bpf.IPv6Endpoint{}},
 		{bpf.IPv4Service{}, nil, bpf.IPv6Service{}},
 		{bpf.IPv4Flow{}, nil, bpf.IPv6Flow{}},

@@ -24,6 +24,7 @@ type layout struct {
 
 var layouts = map[string]layout{
 	"affinities":     {version: 1},
+	"announced":      {version: 1},
 	"ct":             {version: 1},
 	"datagram_peers": {version: 1},
 	"drops":          {version: 2, shared: true},
@@ -31,14 +32,18 @@ var layouts = map[string]layout{
 	"event_control":  {version: 1, shared: true},
 	"event_cpus":     {version: 1, shared: true},
 	"event_ring":     {version: 1, shared: true},
+	"fragments":      {version: 1},
 	"ifaces":         {version: 1},
 	"nats":           {version: 1},
 	"policy_peers":   {version: 1},
 	"policy_rules":   {version: 1, shared: true},
+	"node_addrs":     {version: 1},
 	"services":       {version: 1},
 	"slots":          {version: 1},
 	"sock_peers":     {version: 1},
+	"source_ranges":  {version: 1},
 	"state":          {version: 1, shared: true},
+	"unmasqueraded":  {version: 1},
 }
 
 // Sizes are the capacities that depend on the machine; zero keeps the default

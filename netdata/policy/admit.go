@@ -34,7 +34,7 @@ func (c *Controller) Await(ctx context.Context, pod PodRef) error {
 		return nil
 	}
 	for {
-		missing, changed := c.missing(pod)
+		changed, missing := c.missing(pod)
 		if missing == nil {
 			c.catchUp(ctx, pod.Namespace)
 			return nil
@@ -67,14 +67,16 @@ func (c *Controller) catchUp(ctx context.Context, namespace string) {
 	}
 }
 
-func (c *Controller) missing(pod PodRef) (error, <-chan struct{}) {
+// missing says what a pod has to wait for, if anything, and gives a channel that is closed when
+// that may have changed.
+func (c *Controller) missing(pod PodRef) (changed <-chan struct{}, missing error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case !c.synced:
-		return errors.New("NetworkPolicy is not known: the API has not been read since the agent started"), c.news
+		return c.news, errors.New("NetworkPolicy is not known: the API has not been read since the agent started")
 	case c.find(pod) == nil:
-		return fmt.Errorf("pod %s is not known: the API has not told of it yet", pod), c.news
+		return c.news, fmt.Errorf("pod %s is not known: the API has not told of it yet", pod)
 	default:
 		return nil, nil
 	}

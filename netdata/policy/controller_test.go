@@ -227,7 +227,7 @@ func TestARestartedAgentKeepsWhatIsInTheTables(t *testing.T) {
 	c.table.identities[netip.MustParseAddr("10.0.0.2")] = pinned
 	c.table.rules[kept] = true
 	if got := c.connect(ref("a"), "10.0.0.2"); got != pinned {
-		t.Errorf("before the API was read the identity is %#x, want %#x as it was", got, uint32(pinned))
+		t.Errorf("before the API was read the identity is %#x, want %#x as it was", got, pinned)
 	}
 	if got := c.connect(ref("b"), "10.0.0.3"); got != tables.DenyAll {
 		t.Errorf("a pod nobody knows has identity %#x, want it to be denied everything", got)

@@ -20,7 +20,7 @@ import (
 // of a packet may allow what it allows neither before nor after; and what was allowed and is no longer must have
 // raised the revision.
 func TestRandomWorlds(t *testing.T) {
-	worlds, steps := 60, 40
+	worlds, steps := 40, 40
 	if testing.Short() {
 		worlds = 6
 	}
@@ -108,8 +108,14 @@ func (w *randomWorld) selector() *metav1.LabelSelector {
 
 func (w *randomWorld) peers() (out []networkingv1.NetworkPolicyPeer) {
 	blocks := [][]string{
-		{"0.0.0.0/0"}, {"0.0.0.0/0", "10.0.0.0/24"}, {"10.0.0.0/16", "10.0.1.0/29", "10.0.1.3/32"}, {"10.0.1.1/32"}, {"192.0.2.0/24"},
-		{"::/0", "fd00::/64"}, {"fd00::/112", "fd00::4/128"}, {"10.0.0.0/23", "10.0.0.0/30"},
+		{"0.0.0.0/0"},
+		{"0.0.0.0/0", "10.0.0.0/24"},
+		{"10.0.0.0/16", "10.0.1.0/29", "10.0.1.3/32"},
+		{"10.0.1.1/32"},
+		{"192.0.2.0/24"},
+		{"::/0", "fd00::/64"},
+		{"fd00::/112", "fd00::4/128"},
+		{"10.0.0.0/23", "10.0.0.0/30"},
 	}
 	for range w.r.IntN(3) {
 		var p networkingv1.NetworkPolicyPeer
@@ -274,12 +280,14 @@ func (w *randomWorld) verify(step int) {
 		}
 	}
 	w.table.check = func(string) {}
+	// A pod that came or went has no flow that could be judged again.
+	stays := func(a netip.Addr) bool { return connected[a] == (world.Local[a] != nil) }
 	for _, stage := range []string{"applied", "reaped"} {
 		for _, p := range w.asked {
 			if got := w.table.allowed(p); got != after[p] {
 				w.t.Fatalf("step %d, %s: %s is allowed: %v, the API says %v\n%s", step, stage, p, got, after[p], w.table.dump())
 			}
-			if w.before[p] && !after[p] && connected[p.from] == (w.owner(p.from) != nil) && connected[p.to] && w.table.revision == revision {
+			if w.before[p] && !after[p] && stays(p.from) && stays(p.to) && w.table.revision == revision {
 				w.t.Errorf("step %d: %s was revoked, but the revision is what it was", step, p)
 			}
 		}

@@ -147,7 +147,8 @@ func (w *Writer) flipPeers(p *Plan) error {
 			continue
 		}
 		changed = append(changed, tables.PolicyPeer{Prefix: prefix, Number: number})
-		w.revoke = w.revoke || known || w.insideBlock(prefix)
+		// A new row can only allow more: it has all that the block around it has.
+		w.revoke = w.revoke || known
 	}
 	var gone []netip.Prefix
 	for prefix := range w.peers {
@@ -171,18 +172,6 @@ func (w *Writer) flipPeers(p *Plan) error {
 		delete(w.peers, prefix)
 	}
 	return nil
-}
-
-// insideBlock says whether a new row takes an address away from another. One that does
-// not can only allow more, for which no flow need be judged again.
-func (w *Writer) insideBlock(p netip.Prefix) bool {
-	for bits := p.Bits() - 1; bits >= 0; bits-- {
-		outer, _ := p.Addr().Prefix(bits)
-		if _, found := w.peers[outer]; found {
-			return true
-		}
-	}
-	return false
 }
 
 // withdraw deletes rules between a subject and a peer that are both still there: the policy itself

@@ -1,7 +1,6 @@
 package services
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -15,7 +14,9 @@ import (
 // Node is what compiling needs to know of the node.
 type Node struct {
 	Name string
-	// IPs are where node ports listen, one of each family that the node has.
+	// Zone is the node's topology zone, "" if it has none.
+	Zone string
+	// IPs are the node's addresses, one of each family that it has.
 	IPs []netip.Addr
 	// ClusterDNS are served by the node itself: they get no rows.
 	ClusterDNS []netip.Addr
@@ -29,24 +30,33 @@ func (n Node) has(a netip.Addr) bool {
 // Row is one frontend and who is behind it.
 type Row struct {
 	Frontend maps.Frontend
+	Flags    maps.ServiceFlags
 	// Affinity is the session affinity timeout in seconds, 0 for none.
 	Affinity uint32
+	// Sources are the clients that may use it, if Flags has ServiceSourceRanges.
+	Sources []netip.Prefix
 	// Backends is sorted and free of duplicates. Empty means that connections
-	// are refused.
+	// are refused, or dropped with ServiceDropEmpty.
 	Backends []netip.AddrPort
 }
 
 // Compile returns the rows of a Service. What cannot be served is left out and
 // named in the problems, which are for the Service's status; the rest is served.
 func Compile(svc *corev1.Service, endpointSlices []*discoveryv1.EndpointSlice, node Node) ([]Row, []error) {
-	if svc.Spec.Type == corev1.ServiceTypeExternalName || svc.Spec.ClusterIP == corev1.ClusterIPNone {
+	if !balanced(svc) {
 		return nil, nil
 	}
 	c := compiler{svc: svc, slices: endpointSlices, node: node, affinity: affinitySeconds(svc)}
+	addrs := c.addresses()
 	for _, port := range svc.Spec.Ports {
-		c.port(port)
+		c.port(port, addrs)
 	}
 	return c.rows, c.problems
+}
+
+// balanced: the others are a matter of DNS alone.
+func balanced(svc *corev1.Service) bool {
+	return svc.Spec.Type != corev1.ServiceTypeExternalName && svc.Spec.ClusterIP != corev1.ClusterIPNone
 }
 
 type compiler struct {
@@ -56,6 +66,14 @@ type compiler struct {
 	affinity uint32
 	rows     []Row
 	problems []error
+}
+
+// problem notes a problem once, however many ports or addresses meet it.
+func (c *compiler) problem(format string, args ...any) {
+	err := fmt.Errorf(format, args...)
+	if !slices.ContainsFunc(c.problems, func(e error) bool { return e.Error() == err.Error() }) {
+		c.problems = append(c.problems, err)
+	}
 }
 
 func affinitySeconds(svc *corev1.Service) uint32 {
@@ -68,37 +86,97 @@ func affinitySeconds(svc *corev1.Service) uint32 {
 	return uint32(corev1.DefaultClientIPServiceAffinitySeconds)
 }
 
-func (c *compiler) port(port corev1.ServicePort) {
-	var proto maps.Protocol
-	switch port.Protocol {
-	case corev1.ProtocolTCP, "":
-		proto = maps.TCP
-	case corev1.ProtocolUDP:
-		proto = maps.UDP
-	default:
-		c.problems = append(c.problems, fmt.Errorf("port %q: %s services are not balanced yet", portName(port), port.Protocol))
-		return
-	}
-	add := func(addrs []netip.Addr, number int32, localOnly bool) {
-		for _, a := range addrs {
-			f := maps.Frontend{Addr: netip.AddrPortFrom(a, uint16(number)), Proto: proto}
-			c.rows = append(c.rows, Row{Frontend: f, Affinity: c.affinity, Backends: c.backends(port, f.Family(), localOnly)})
-		}
-	}
-	internal := c.svc.Spec.InternalTrafficPolicy != nil && *c.svc.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal
-	external := c.svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
-	add(c.clusterIPs(), port.Port, internal)
-	add(c.externalIPs(), port.Port, external)
-	if port.NodePort != 0 {
-		add(c.nodeIPs(), port.NodePort, external)
-	}
+// addresses of a Service, by what is special about them.
+type addresses struct {
+	cluster  []netip.Addr
+	external []netip.Addr
+	balancer []netip.Addr // external as well, but open to Sources only
+	node     []netip.Addr // the unspecified address of each family that node ports are in
 }
 
-// nodeIPs are the node's addresses of the families that the Service has.
-func (c *compiler) nodeIPs() []netip.Addr {
-	return slices.DeleteFunc(slices.Clone(c.node.IPs), func(ip netip.Addr) bool {
-		return !slices.ContainsFunc(c.allClusterIPs(), func(a netip.Addr) bool { return a.Is4() == ip.Is4() })
-	})
+func (c *compiler) addresses() addresses {
+	a := addresses{
+		cluster:  c.parse("clusterIP", c.clusterIPs()),
+		external: c.parse("external address", c.svc.Spec.ExternalIPs),
+		balancer: c.parse("load balancer address", c.balancerIPs()),
+	}
+	for _, ip := range a.cluster {
+		every := netip.IPv6Unspecified()
+		if ip.Is4() {
+			every = netip.IPv4Unspecified()
+		}
+		a.node = append(a.node, every)
+	}
+	a.cluster = slices.DeleteFunc(a.cluster, func(ip netip.Addr) bool { return slices.Contains(c.node.ClusterDNS, ip) })
+	return a
+}
+
+func (c *compiler) clusterIPs() []string {
+	if len(c.svc.Spec.ClusterIPs) == 0 && c.svc.Spec.ClusterIP != "" {
+		return []string{c.svc.Spec.ClusterIP}
+	}
+	return c.svc.Spec.ClusterIPs
+}
+
+// balancerIPs leaves out addresses whose traffic does not arrive under them.
+func (c *compiler) balancerIPs() []string {
+	var ips []string
+	if c.svc.Spec.Type != corev1.ServiceTypeLoadBalancer {
+		return nil
+	}
+	for _, in := range c.svc.Status.LoadBalancer.Ingress {
+		if in.IP != "" && (in.IPMode == nil || *in.IPMode == corev1.LoadBalancerIPModeVIP) {
+			ips = append(ips, in.IP)
+		}
+	}
+	return ips
+}
+
+// parse leaves out addresses of a family that the node does not have: nobody on it could use
+// them.
+func (c *compiler) parse(what string, ips []string) []netip.Addr {
+	var out []netip.Addr
+	for _, s := range ips {
+		a, err := netip.ParseAddr(s)
+		if err != nil {
+			c.problem("%s: %w", what, err)
+			continue
+		}
+		if a = a.Unmap(); c.node.has(a) && !slices.Contains(out, a) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+var protocols = map[corev1.Protocol]maps.Protocol{
+	"": maps.TCP, corev1.ProtocolTCP: maps.TCP, corev1.ProtocolUDP: maps.UDP, corev1.ProtocolSCTP: maps.SCTP,
+}
+
+func (c *compiler) port(port corev1.ServicePort, addrs addresses) {
+	proto, known := protocols[port.Protocol]
+	if !known {
+		c.problem("port %q: protocol %q is not one of TCP, UDP and SCTP", portName(port), port.Protocol)
+		return
+	}
+	at := func(a netip.Addr, number int32) maps.Frontend {
+		return maps.Frontend{Addr: netip.AddrPortFrom(a, uint16(number)), Proto: proto}
+	}
+	for _, a := range addrs.cluster {
+		c.internal(at(a, port.Port), c.endpoints(port, a.Is4()))
+	}
+	for _, a := range addrs.external {
+		c.external(Row{Frontend: at(a, port.Port)}, c.endpoints(port, a.Is4()))
+	}
+	for _, a := range addrs.balancer {
+		c.external(c.limited(at(a, port.Port)), c.endpoints(port, a.Is4()))
+	}
+	if port.NodePort == 0 {
+		return
+	}
+	for _, a := range addrs.node {
+		c.external(Row{Frontend: at(a, port.NodePort)}, c.endpoints(port, a.Is4()))
+	}
 }
 
 func portName(p corev1.ServicePort) string {
@@ -108,134 +186,46 @@ func portName(p corev1.ServicePort) string {
 	return fmt.Sprint(p.Port)
 }
 
-func (c *compiler) clusterIPs() []netip.Addr {
-	return slices.DeleteFunc(c.allClusterIPs(), func(a netip.Addr) bool { return slices.Contains(c.node.ClusterDNS, a) })
-}
-
-// allClusterIPs leaves out those of a family that the node does not have: nobody on it could
-// use them.
-func (c *compiler) allClusterIPs() []netip.Addr {
-	ips := c.svc.Spec.ClusterIPs
-	if len(ips) == 0 && c.svc.Spec.ClusterIP != "" {
-		ips = []string{c.svc.Spec.ClusterIP}
+// internal adds the row of a cluster IP.
+func (c *compiler) internal(f maps.Frontend, e endpoints) {
+	row := Row{Frontend: f, Affinity: c.affinity, Backends: e.cluster()}
+	if p := c.svc.Spec.InternalTrafficPolicy; p != nil && *p == corev1.ServiceInternalTrafficPolicyLocal {
+		row.Flags, row.Backends = e.local()
 	}
-	return slices.DeleteFunc(c.addresses("clusterIP", ips), func(a netip.Addr) bool { return !c.node.has(a) })
+	c.rows = append(c.rows, row)
 }
 
-func (c *compiler) externalIPs() []netip.Addr {
-	ips := slices.Clone(c.svc.Spec.ExternalIPs)
-	for _, in := range c.svc.Status.LoadBalancer.Ingress {
-		if in.IP != "" && (in.IPMode == nil || *in.IPMode == corev1.LoadBalancerIPModeVIP) {
-			ips = append(ips, in.IP)
-		}
+// external adds the row of an address that clients outside the cluster use as well. With a
+// local policy they have a row of their own, which is written first: the other one says that it
+// is there. Pods and the node itself are not what the policy is for.
+func (c *compiler) external(row Row, e endpoints) {
+	row.Affinity = c.affinity
+	if c.svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal {
+		outside := row
+		outside.Frontend.Outside = true
+		flags, backends := e.local()
+		outside.Flags, outside.Backends = outside.Flags|flags, backends
+		c.rows = append(c.rows, outside)
+		row.Flags |= maps.ServiceOutsideView
 	}
-	return slices.DeleteFunc(c.addresses("external address", ips), func(a netip.Addr) bool { return !c.node.has(a) })
+	row.Backends = e.cluster()
+	c.rows = append(c.rows, row)
 }
 
-func (c *compiler) addresses(what string, ips []string) []netip.Addr {
-	var out []netip.Addr
-	for _, s := range ips {
-		a, err := netip.ParseAddr(s)
+// limited is a row with the source ranges of the Service. If none is of the address's family,
+// nobody is let in.
+func (c *compiler) limited(f maps.Frontend) Row {
+	row := Row{Frontend: f}
+	for _, s := range c.svc.Spec.LoadBalancerSourceRanges {
+		row.Flags |= maps.ServiceSourceRanges
+		p, err := netip.ParsePrefix(s)
 		if err != nil {
-			c.addProblem(fmt.Errorf("%s: %w", what, err))
+			c.problem("loadBalancerSourceRanges: %w", err)
 			continue
 		}
-		if a = a.Unmap(); !slices.Contains(out, a) {
-			out = append(out, a)
+		if p.Addr().Is4() == f.Addr.Addr().Is4() {
+			row.Sources = append(row.Sources, p.Masked())
 		}
 	}
-	return out
-}
-
-// addProblem notes a problem once, however many ports or addresses meet it.
-func (c *compiler) addProblem(err error) {
-	if !slices.ContainsFunc(c.problems, func(e error) bool { return e.Error() == err.Error() }) {
-		c.problems = append(c.problems, err)
-	}
-}
-
-// addressType is a family in the words of EndpointSlices.
-func addressType(f maps.Family) discoveryv1.AddressType {
-	if f == maps.IPv6 {
-		return discoveryv1.AddressTypeIPv6
-	}
-	return discoveryv1.AddressTypeIPv4
-}
-
-// backends lists who serves the port in a family: the ready endpoints or, when there is none,
-// those that are terminating but still serve. With localOnly only this node's count.
-func (c *compiler) backends(port corev1.ServicePort, family maps.Family, localOnly bool) []netip.AddrPort {
-	var ready, leaving []netip.AddrPort
-	for _, slice := range c.slices {
-		if slice.AddressType != addressType(family) {
-			continue
-		}
-		number := slicePort(slice, port)
-		if number == 0 {
-			continue
-		}
-		for _, ep := range slice.Endpoints {
-			if localOnly && (ep.NodeName == nil || *ep.NodeName != c.node.Name) {
-				continue
-			}
-			addr, ok := c.endpointAddr(slice, ep)
-			if !ok {
-				continue
-			}
-			switch b := netip.AddrPortFrom(addr, number); {
-			case isTrue(ep.Conditions.Ready, true):
-				ready = append(ready, b)
-			case isTrue(ep.Conditions.Serving, false) && isTrue(ep.Conditions.Terminating, false):
-				leaving = append(leaving, b)
-			}
-		}
-	}
-	if len(ready) == 0 {
-		ready = leaving
-	}
-	slices.SortFunc(ready, func(a, b netip.AddrPort) int {
-		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Port(), b.Port()))
-	})
-	return slices.Compact(ready)
-}
-
-func (c *compiler) endpointAddr(slice *discoveryv1.EndpointSlice, ep discoveryv1.Endpoint) (netip.Addr, bool) {
-	if len(ep.Addresses) == 0 {
-		return netip.Addr{}, false
-	}
-	// All addresses of an endpoint are the same endpoint; the API says to use the first.
-	a, err := netip.ParseAddr(ep.Addresses[0])
-	if err != nil || slice.AddressType != addressType(maps.FamilyOf(a)) {
-		c.addProblem(fmt.Errorf("EndpointSlice %s: %q is not an %s address", slice.Name, ep.Addresses[0], slice.AddressType))
-		return netip.Addr{}, false
-	}
-	return a, true
-}
-
-func slicePort(slice *discoveryv1.EndpointSlice, port corev1.ServicePort) uint16 {
-	want := port.Protocol
-	if want == "" {
-		want = corev1.ProtocolTCP
-	}
-	for _, p := range slice.Ports {
-		proto := corev1.ProtocolTCP
-		if p.Protocol != nil {
-			proto = *p.Protocol
-		}
-		name := ""
-		if p.Name != nil {
-			name = *p.Name
-		}
-		if name == port.Name && proto == want && p.Port != nil {
-			return uint16(*p.Port)
-		}
-	}
-	return 0
-}
-
-func isTrue(b *bool, missing bool) bool {
-	if b == nil {
-		return missing
-	}
-	return *b
+	return row
 }

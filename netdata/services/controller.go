@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,7 +19,6 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
-	discoverylisters "k8s.io/client-go/listers/discovery/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 )
@@ -35,11 +36,14 @@ type Status struct {
 
 // Controller keeps the tables true to the API.
 type Controller struct {
-	client kubernetes.Interface
-	table  Table
-	cutter FlowCutter
+	client  kubernetes.Interface
+	factory informers.SharedInformerFactory
+	table   Table
+	cutter  FlowCutter
+	log     *slog.Logger
+
+	zoneMu sync.Mutex
 	node   Node
-	log    *slog.Logger
 
 	latency latency
 	live    atomic.Pointer[run]
@@ -48,9 +52,18 @@ type Controller struct {
 	status Status
 }
 
-// NewController only stores its arguments.
-func NewController(client kubernetes.Interface, table Table, cutter FlowCutter, node Node, log *slog.Logger) *Controller {
-	return &Controller{client: client, table: table, cutter: cutter, node: node, log: log}
+// NewInformers makes the informers of Services and EndpointSlices that a Controller reads, which
+// others may read as well. It drops what the node has no use for before it is cached.
+func NewInformers(client kubernetes.Interface) informers.SharedInformerFactory {
+	return informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(strip))
+}
+
+// NewController only stores its arguments. The zone of the node is read from its Node
+// object, and followed.
+func NewController(
+	client kubernetes.Interface, factory informers.SharedInformerFactory, table Table, cutter FlowCutter, node Node, log *slog.Logger,
+) *Controller {
+	return &Controller{client: client, factory: factory, table: table, cutter: cutter, node: node, log: log}
 }
 
 // Status returns a copy.
@@ -75,9 +88,13 @@ type run struct {
 	*Controller
 	writer   *Writer
 	services corelisters.ServiceLister
-	slices   discoverylisters.EndpointSliceLister
+	slices   cache.Indexer
+	health   *healthChecks
 	queue    workqueue.TypedRateLimitingInterface[string]
 }
+
+// byService is the index of EndpointSlices by the namespace/name of their Service.
+const byService = "service"
 
 // Run works until ctx ends. It calls ready when the tables are true to the API for the
 // first time. While the API is away it waits and the tables stay as they are.
@@ -86,27 +103,35 @@ func (c *Controller) Run(ctx context.Context, ready func()) error {
 	if err != nil {
 		return fmt.Errorf("take over the services tables: %w", err)
 	}
-	factory := informers.NewSharedInformerFactoryWithOptions(c.client, 0, informers.WithTransform(strip))
+	endpointSlices := c.factory.Discovery().V1().EndpointSlices().Informer()
+	if err := indexByService(endpointSlices); err != nil {
+		return err
+	}
 	r := &run{
 		Controller: c,
 		writer:     writer,
-		services:   factory.Core().V1().Services().Lister(),
-		slices:     factory.Discovery().V1().EndpointSlices().Lister(),
+		services:   c.factory.Core().V1().Services().Lister(),
+		slices:     endpointSlices.GetIndexer(),
+		health:     newHealthChecks(c.log),
 		queue: workqueue.NewTypedRateLimitingQueue(
 			workqueue.NewTypedItemExponentialFailureRateLimiter[string](retryMin, retryMax)),
 	}
-	serviceSync, err := factory.Core().V1().Services().Informer().AddEventHandler(r.handler(serviceKey))
+	defer r.health.closeAll()
+	serviceSync, err := c.factory.Core().V1().Services().Informer().AddEventHandler(r.handler(serviceKey))
 	if err != nil {
 		return fmt.Errorf("watch services: %w", err)
 	}
-	sliceSync, err := factory.Discovery().V1().EndpointSlices().Informer().AddEventHandler(r.handler(sliceKey))
+	sliceSync, err := endpointSlices.AddEventHandler(r.handler(sliceKey))
 	if err != nil {
 		return fmt.Errorf("watch endpoint slices: %w", err)
 	}
-	factory.StartWithContext(ctx)
-	defer factory.Shutdown()
+	nodeSync, err := r.followZone(ctx)
+	if err != nil {
+		return err
+	}
+	c.factory.StartWithContext(ctx)
 	defer r.queue.ShutDown()
-	if !cache.WaitForCacheSync(ctx.Done(), serviceSync.HasSynced, sliceSync.HasSynced) {
+	if !cache.WaitForCacheSync(ctx.Done(), serviceSync.HasSynced, sliceSync.HasSynced, nodeSync) {
 		return nil
 	}
 	c.live.Store(r)
@@ -170,21 +195,54 @@ func (r *run) apply(key string) error {
 	}
 	svc, err := r.services.Services(namespace).Get(name)
 	if apierrors.IsNotFound(err) {
-		err := r.writer.Apply(key, nil)
+		err := errors.Join(r.writer.Apply(key, nil), r.health.set(key, 0, 0))
 		r.record(key, err)
 		return err
 	}
 	if err != nil {
 		return err
 	}
-	endpointSlices, err := r.slices.EndpointSlices(namespace).List(labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: name}))
+	endpointSlices, err := SlicesOf(r.slices, key)
 	if err != nil {
 		return err
 	}
-	rows, problems := Compile(svc, endpointSlices, r.node)
-	err = r.writer.Apply(key, rows)
+	node := r.nodeNow()
+	rows, problems := Compile(svc, endpointSlices, node)
+	err = errors.Join(r.writer.Apply(key, rows), r.health.set(key, healthCheckPort(svc), LocalReady(endpointSlices, node.Name)))
 	r.record(key, errors.Join(append(problems, err)...))
 	return err
+}
+
+func indexByService(informer cache.SharedIndexInformer) error {
+	if _, done := informer.GetIndexer().GetIndexers()[byService]; done {
+		return nil
+	}
+	err := informer.AddIndexers(cache.Indexers{byService: func(obj any) ([]string, error) {
+		if key := sliceKey(obj); key != "" {
+			return []string{key}, nil
+		}
+		return nil, nil
+	}})
+	if err != nil {
+		return fmt.Errorf("index endpoint slices: %w", err)
+	}
+	return nil
+}
+
+// SlicesOf returns the EndpointSlices of a Service, a namespace/name, from the informer that a
+// Controller has indexed.
+func SlicesOf(indexer cache.Indexer, service string) ([]*discoveryv1.EndpointSlice, error) {
+	found, err := indexer.ByIndex(byService, service)
+	if err != nil {
+		return nil, fmt.Errorf("find endpoint slices: %w", err)
+	}
+	out := make([]*discoveryv1.EndpointSlice, 0, len(found))
+	for _, obj := range found {
+		if s, ok := obj.(*discoveryv1.EndpointSlice); ok {
+			out = append(out, s)
+		}
+	}
+	return out, nil
 }
 
 func (r *run) record(key string, err error) {
@@ -242,11 +300,15 @@ func sliceKey(obj any) string {
 	return slice.Namespace + "/" + slice.Labels[discoveryv1.LabelServiceName]
 }
 
-// strip drops what the node has no use for, before it is cached.
+// AnnotationPrefix begins the names of the annotations that are not dropped.
+const AnnotationPrefix = "bothy.dev/"
+
 func strip(obj any) (any, error) {
 	if m, err := meta.Accessor(obj); err == nil {
 		m.SetManagedFields(nil)
-		m.SetAnnotations(nil)
+		annotations := m.GetAnnotations()
+		maps.DeleteFunc(annotations, func(k, _ string) bool { return !strings.HasPrefix(k, AnnotationPrefix) })
+		m.SetAnnotations(annotations)
 	}
 	return obj, nil
 }

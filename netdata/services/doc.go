@@ -8,6 +8,10 @@
 // half an update. [Controller] feeds both from informers, one Service at a
 // time, remembers what went wrong with which, and tries again.
 //
+// compile.go maps addresses and policies to rows, endpoints.go chooses who is behind them, zone.go
+// follows the node's zone, healthcheck.go answers on health check ports, extents.go hands out
+// slots.
+//
 // Promises: rows that an earlier agent wrote are kept and serve until the API
 // has been read completely once; an unchanged Service costs no write; only
 // ready endpoints are used, or terminating ones that still serve when there is

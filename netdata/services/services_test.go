@@ -24,6 +24,7 @@ import (
 type fakeTable struct {
 	services map[maps.Frontend]maps.ServiceRow
 	slots    map[maps.Family][]netip.AddrPort
+	sources  map[uint32][]netip.Prefix
 	synced   bool
 	writes   int
 	cuts     []string
@@ -31,9 +32,12 @@ type fakeTable struct {
 }
 
 func newFakeTable(capacity int) *fakeTable {
-	return &fakeTable{services: map[maps.Frontend]maps.ServiceRow{}, slots: map[maps.Family][]netip.AddrPort{
-		maps.IPv4: make([]netip.AddrPort, capacity), maps.IPv6: make([]netip.AddrPort, capacity),
-	}}
+	return &fakeTable{
+		services: map[maps.Frontend]maps.ServiceRow{}, sources: map[uint32][]netip.Prefix{},
+		slots: map[maps.Family][]netip.AddrPort{
+			maps.IPv4: make([]netip.AddrPort, capacity), maps.IPv6: make([]netip.AddrPort, capacity),
+		},
+	}
 }
 
 func (f *fakeTable) Services() (map[maps.Frontend]maps.ServiceRow, error) {
@@ -44,9 +48,20 @@ func (f *fakeTable) Services() (map[maps.Frontend]maps.ServiceRow, error) {
 	return out, nil
 }
 
-func (f *fakeTable) PutService(k maps.Frontend, r maps.ServiceRow) error {
+func (f *fakeTable) PutService(k maps.Frontend, r maps.ServiceRow, isNew bool) error {
 	if f.fail != nil {
 		return f.fail
+	}
+	if _, exists := f.services[k]; exists == isNew {
+		return fmt.Errorf("row %s: exists %t, said to be new %t", k, exists, isNew)
+	}
+	inside := k
+	inside.Outside = false
+	if k.Outside && f.services[inside].Flags&maps.ServiceOutsideView != 0 && f.services[k].ID == 0 {
+		return fmt.Errorf("row %s comes after the one that refers to it", k)
+	}
+	if r.Flags&maps.ServiceSourceRanges == 0 && len(f.sources[r.ID]) > 0 {
+		return fmt.Errorf("row %s has source ranges and does not say so", k)
 	}
 	f.writes++
 	f.services[k] = r
@@ -80,6 +95,29 @@ func (f *fakeTable) WriteSlots(base uint32, backends []netip.AddrPort) error {
 	return nil
 }
 
+func (f *fakeTable) SourceRanges() (map[uint32][]netip.Prefix, error) {
+	out := map[uint32][]netip.Prefix{}
+	for id, ranges := range f.sources {
+		out[id] = slices.Clone(ranges)
+	}
+	return out, nil
+}
+
+func (f *fakeTable) PutSourceRange(id uint32, p netip.Prefix) error {
+	if !slices.Contains(f.sources[id], p) {
+		f.sources[id] = append(f.sources[id], p)
+	}
+	return nil
+}
+
+func (f *fakeTable) DeleteSourceRange(id uint32, p netip.Prefix) error {
+	f.sources[id] = slices.DeleteFunc(f.sources[id], func(q netip.Prefix) bool { return p == q })
+	if len(f.sources[id]) == 0 {
+		delete(f.sources, id)
+	}
+	return nil
+}
+
 func (f *fakeTable) SetServicesSynced() error { f.synced = true; return nil }
 
 func (f *fakeTable) CutBackends(k maps.Frontend, _ uint32, gone []netip.AddrPort) error {
@@ -95,6 +133,15 @@ func (f *fakeTable) dump() string {
 		if r.Affinity != 0 {
 			line += fmt.Sprintf(" affinity=%ds", r.Affinity)
 		}
+		if r.Flags&maps.ServiceOutsideView != 0 {
+			line += " inside"
+		}
+		if r.Flags&maps.ServiceDropEmpty != 0 {
+			line += " drop"
+		}
+		if r.Flags&maps.ServiceSourceRanges != 0 {
+			line += fmt.Sprintf(" for %v", sortedSources(f.sources[r.ID]))
+		}
 		lines = append(lines, line)
 	}
 	slices.Sort(lines)
@@ -102,6 +149,17 @@ func (f *fakeTable) dump() string {
 	lines = append(lines, f.cuts...)
 	f.cuts = nil
 	return strings.Join(lines, "\n") + "\n"
+}
+
+func (f *fakeTable) leakedSources() string {
+	left := mapkeys.Clone(f.sources)
+	for _, r := range f.services {
+		delete(left, r.ID)
+	}
+	if len(left) == 0 {
+		return ""
+	}
+	return fmt.Sprint(left)
 }
 
 // world is the API's content, and what reads it.
@@ -184,7 +242,8 @@ func (w *world) sync() (problems []string) {
 	return problems
 }
 
-var testNode = Node{Name: "node-a",
+var testNode = Node{
+	Name: "node-a", Zone: "zone-a",
 	IPs:        []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("fd00:2::1")},
 	ClusterDNS: []netip.Addr{netip.MustParseAddr("10.96.0.10"), netip.MustParseAddr("fd00:96::a")},
 }
@@ -226,6 +285,9 @@ func runScript(t *testing.T, path string) {
 			got := table.dump()
 			for _, p := range problems {
 				got += p + "\n"
+			}
+			if leaked := table.leakedSources(); leaked != "" {
+				t.Errorf("%s: source ranges of rows that are gone: %s", file.Name, leaked)
 			}
 			if diff := cmp.Diff(string(file.Data), got); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", file.Name, diff)

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	tables "github.com/bothy-os/bothy/netdata/maps"
@@ -14,11 +15,14 @@ import (
 // Table is where rows go: maps.Tables, or a fake in tests.
 type Table interface {
 	Services() (map[tables.Frontend]tables.ServiceRow, error)
-	PutService(tables.Frontend, tables.ServiceRow) error
+	PutService(f tables.Frontend, r tables.ServiceRow, isNew bool) error
 	DeleteService(tables.Frontend) error
 	SlotCapacity(tables.Family) uint32
 	ReadSlots(of tables.Family, base uint32, count uint16) ([]netip.AddrPort, error)
 	WriteSlots(base uint32, backends []netip.AddrPort) error
+	SourceRanges() (map[uint32][]netip.Prefix, error)
+	PutSourceRange(service uint32, clients netip.Prefix) error
+	DeleteSourceRange(service uint32, clients netip.Prefix) error
 	SetServicesSynced() error
 }
 
@@ -37,12 +41,14 @@ type Writer struct {
 	installed map[tables.Frontend]*installed
 	owned     map[string][]tables.Frontend
 	nextID    uint32
+	backends  int // of all frontends
 }
 
 type installed struct {
 	owner    string // "" until a Service claims what an earlier agent wrote
 	row      tables.ServiceRow
 	backends []netip.AddrPort
+	sources  []netip.Prefix
 }
 
 // NewWriter takes over what is in the tables.
@@ -58,15 +64,24 @@ func NewWriter(table Table, cutter FlowCutter) (*Writer, error) {
 		owned:     map[string][]tables.Frontend{},
 		nextID:    1,
 	}
+	sources, err := table.SourceRanges()
+	if err != nil {
+		return nil, err
+	}
 	used := map[tables.Family][]extent{}
 	for f, row := range rows {
 		backends, err := table.ReadSlots(f.Family(), row.Base, row.Count)
 		if err != nil {
 			return nil, err
 		}
-		w.installed[f] = &installed{row: row, backends: backends}
+		w.installed[f] = &installed{row: row, backends: backends, sources: sortedSources(sources[row.ID])}
+		delete(sources, row.ID)
+		w.backends += len(backends)
 		used[f.Family()] = append(used[f.Family()], extent{row.Base, uint32(row.Count)})
 		w.nextID = max(w.nextID, row.ID+1)
+	}
+	if err := w.dropSources(sources); err != nil {
+		return nil, err
 	}
 	w.extents = map[tables.Family]*extents{}
 	for _, f := range []tables.Family{tables.IPv4, tables.IPv6} {
@@ -121,12 +136,14 @@ func (w *Writer) put(owner string, r Row) error {
 	if len(r.Backends) > 1<<16-1 {
 		return fmt.Errorf("%s has %d backends, at most 65535 are possible", r.Frontend, len(r.Backends))
 	}
-	if in != nil && in.row.Affinity == r.Affinity && slices.Equal(in.backends, r.Backends) {
+	sources := sortedSources(r.Sources)
+	if in != nil && in.row.Affinity == r.Affinity && in.row.Flags == r.Flags &&
+		slices.Equal(in.backends, r.Backends) && slices.Equal(in.sources, sources) {
 		in.owner = owner
 		return nil
 	}
-	next := &installed{owner: owner, backends: r.Backends, row: tables.ServiceRow{
-		Count: uint16(len(r.Backends)), Affinity: r.Affinity,
+	next := &installed{owner: owner, backends: r.Backends, sources: sources, row: tables.ServiceRow{
+		Count: uint16(len(r.Backends)), Affinity: r.Affinity, Flags: r.Flags,
 	}}
 	if in != nil {
 		next.row.ID = in.row.ID
@@ -144,16 +161,56 @@ func (w *Writer) put(owner string, r Row) error {
 		slots.put(x)
 		return err
 	}
-	if err := w.table.PutService(r.Frontend, next.row); err != nil {
+	if err := w.install(r.Frontend, next, in == nil); err != nil {
 		slots.put(x)
 		return err
 	}
-	w.installed[r.Frontend] = next
 	if in == nil {
 		return nil
 	}
 	slots.put(extent{in.row.Base, uint32(in.row.Count)})
-	return w.cut(r.Frontend, in, r.Backends)
+	stale := map[uint32][]netip.Prefix{in.row.ID: slices.DeleteFunc(slices.Clone(in.sources), func(p netip.Prefix) bool {
+		return slices.Contains(sources, p)
+	})}
+	return errors.Join(w.dropSources(stale), w.cut(r.Frontend, in, r.Backends))
+}
+
+// install writes a row, after the clients who may use it: nobody is shut out by the order of
+// writes.
+func (w *Writer) install(f tables.Frontend, next *installed, isNew bool) error {
+	for _, p := range next.sources {
+		if err := w.table.PutSourceRange(next.row.ID, p); err != nil {
+			return err
+		}
+	}
+	if err := w.table.PutService(f, next.row, isNew); err != nil {
+		if isNew {
+			err = errors.Join(err, w.dropSources(map[uint32][]netip.Prefix{next.row.ID: next.sources}))
+		}
+		return err
+	}
+	if before := w.installed[f]; before != nil {
+		w.backends -= len(before.backends)
+	}
+	w.backends += len(next.backends)
+	w.installed[f] = next
+	return nil
+}
+
+func (w *Writer) dropSources(stale map[uint32][]netip.Prefix) error {
+	var errs []error
+	for id, ranges := range stale {
+		for _, p := range ranges {
+			errs = append(errs, w.table.DeleteSourceRange(id, p))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func sortedSources(ranges []netip.Prefix) []netip.Prefix {
+	out := slices.Clone(ranges)
+	slices.SortFunc(out, func(a, b netip.Prefix) int { return strings.Compare(a.String(), b.String()) })
+	return slices.Compact(out)
 }
 
 func (w *Writer) remove(f tables.Frontend) error {
@@ -164,9 +221,10 @@ func (w *Writer) remove(f tables.Frontend) error {
 	if err := w.table.DeleteService(f); err != nil {
 		return err
 	}
+	w.backends -= len(in.backends)
 	delete(w.installed, f)
 	w.extents[f.Family()].put(extent{in.row.Base, uint32(in.row.Count)})
-	return w.cut(f, in, nil)
+	return errors.Join(w.dropSources(map[uint32][]netip.Prefix{in.row.ID: in.sources}), w.cut(f, in, nil))
 }
 
 func (w *Writer) cut(f tables.Frontend, before *installed, after []netip.AddrPort) error {
@@ -200,8 +258,5 @@ func (w *Writer) Complete() error {
 
 // Counts returns the number of installed frontends and of their backends.
 func (w *Writer) Counts() (frontends, backends int) {
-	for _, in := range w.installed {
-		backends += len(in.backends)
-	}
-	return len(w.installed), backends
+	return len(w.installed), w.backends
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // Namespace is a network namespace in which a test has sockets and processes of its
@@ -33,8 +34,7 @@ func OpenNamespace(path string) (*Namespace, error) {
 	})
 }
 
-// HostNamespace is that of this machine. (What /proc/self says is that of the first
-// thread, which may be in another one by now.)
+// HostNamespace is that of this machine.
 func HostNamespace() (*Namespace, error) { return OpenNamespace("/proc/thread-self/ns/net") }
 
 // NewNamespace makes an empty one.
@@ -45,8 +45,7 @@ func NewNamespace() (*Namespace, error) { return enter(netns.New) }
 func enter(change func() (netns.NsHandle, error)) (*Namespace, error) {
 	n := &Namespace{do: make(chan func())}
 	entered := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+	onLostThread(func() {
 		var err error
 		n.handle, err = change()
 		entered <- err
@@ -56,11 +55,30 @@ func enter(change func() (netns.NsHandle, error)) (*Namespace, error) {
 		for f := range n.do {
 			f()
 		}
-	}()
+	})
 	if err := <-entered; err != nil {
 		return nil, fmt.Errorf("enter a network namespace: %w", err)
 	}
 	return n, nil
+}
+
+// onLostThread runs f in a goroutine, on a thread that ends with it. That cannot be the
+// process's first one, which does not end and would show the namespace as the process's own.
+func onLostThread(f func()) {
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		if unix.Gettid() != os.Getpid() {
+			f()
+			return
+		}
+		ended := make(chan struct{})
+		onLostThread(func() { // elsewhere: this thread is taken until the end
+			defer close(ended)
+			f()
+		})
+		<-ended
+		runtime.UnlockOSThread()
+	}()
 }
 
 // Handle is for netlink.
@@ -80,8 +98,7 @@ func (n *Namespace) Dial(ctx context.Context, network, address string) (net.Conn
 		err  error
 	}
 	done := make(chan result, 1)
-	go func() {
-		runtime.LockOSThread()
+	onLostThread(func() {
 		if err := netns.Set(n.handle); err != nil {
 			done <- result{nil, err}
 			return
@@ -89,7 +106,7 @@ func (n *Namespace) Dial(ctx context.Context, network, address string) (net.Conn
 		// One address, one attempt: the socket is made by this thread.
 		conn, err := (&net.Dialer{FallbackDelay: -1}).DialContext(ctx, network, address)
 		done <- result{conn, err}
-	}()
+	})
 	r := <-done
 	return r.conn, r.err
 }

@@ -81,7 +81,7 @@ func eachMap(dir string, visit func(path string, m *ebpf.Map, info *ebpf.MapInfo
 		}
 		m, err := ebpf.LoadPinnedMap(path, &ebpf.LoadPinOptions{ReadOnly: true})
 		if err != nil {
-			return nil //nolint:nilerr // a program or a link
+			return nil // a program or a link
 		}
 		defer m.Close()
 		info, err := m.Info()

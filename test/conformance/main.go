@@ -6,9 +6,9 @@
 // images are built from source by package images. Specs run in batches. After
 // each batch the results are saved, so a run that was interrupted goes on where
 // it stopped: a spec that has a result is not run again unless -again or
-// -retry asks for it. The results are build/e2e/results.json, and -docs turns
-// them into docs/conformance.md: how many passed, and for every spec that
-// failed or was skipped, why.
+// -retry asks for it. The results are build/e2e/results.json, and -docs, or
+// `conformance report` without a run, turns them into docs/conformance.md: how
+// many passed, and for every spec that failed or was skipped, why.
 //
 // Run it with `make conformance`; it needs root. `make conformance-smoke` is a
 // few specs of every part of Kubernetes, and part of `make test`.
@@ -64,6 +64,9 @@ func command(ctx context.Context, args []string) error {
 	if len(args) > 0 && args[0] == "images" {
 		return buildImages(ctx, dirs, args[1:])
 	}
+	if len(args) > 0 && args[0] == "report" {
+		return report(ctx, dirs)
+	}
 	var o options
 	fl := flag.NewFlagSet("conformance", flag.ExitOnError)
 	fl.StringVar(&o.selection.set, "set", "conformance", "which specs: "+strings.Join(setNames(), ", "))
@@ -115,6 +118,19 @@ func run(ctx context.Context, o options, d dirs) error {
 	return verdict(chosen, kept, o.results)
 }
 
+// report is `conformance report`: the document from the results as they are.
+func report(ctx context.Context, d dirs) error {
+	specs, err := d.specs(ctx)
+	if err != nil {
+		return err
+	}
+	kept, err := openResults(d.results)
+	if err != nil {
+		return err
+	}
+	return writeDocument(d, specs, kept)
+}
+
 // pending are the specs that have no result yet, or are to be run again.
 func pending(chosen []spec, kept *results, o options) []spec {
 	if o.again {
@@ -145,6 +161,7 @@ func runAll(ctx context.Context, o options, d dirs, todo []spec, kept *results) 
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, suite.close()) }()
 	done := 0
 	for _, b := range batches(todo, o.batch, o.parallel) {
 		fmt.Fprintf(os.Stderr, "%s  %d of %d done, the next %d, %d at a time\n", now(), done, len(todo), len(b.specs), b.parallel)

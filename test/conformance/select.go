@@ -26,7 +26,7 @@ var sets = []struct {
 }{
 	{"conformance", func(s spec) bool { return s.has("Conformance") }},
 	{"network", isNetwork},
-	{"policy", func(s spec) bool { return s.has("Feature:NetworkPolicy") }},
+	{"policy", isPolicy},
 	{"smoke", func(s spec) bool { return slices.Contains(smokeList(), s.Text) }},
 	{"all", func(spec) bool { return true }},
 }
@@ -48,6 +48,12 @@ func isNetwork(s spec) bool {
 	return !slices.ContainsFunc(s.Labels, func(l string) bool {
 		return strings.HasPrefix(l, "Feature:") && !slices.Contains(networkFeatures, l)
 	})
+}
+
+// isPolicy says that a spec is about NetworkPolicy: what it does to packets, or
+// its API, which upstream does not label.
+func isPolicy(s spec) bool {
+	return s.has("Feature:NetworkPolicy") || s.has("sig-network") && strings.Contains(s.Text, "] Netpol API ")
 }
 
 // networkFeatures are optional features that bothy is to have. NetworkPolicy

@@ -33,13 +33,16 @@ func newSuite(ctx context.Context, d dirs, node *cluster.Node) (*suite, error) {
 	if err != nil {
 		return nil, err
 	}
-	work := filepath.Join(filepath.Dir(node.State), "suite")
-	if err := os.MkdirAll(work, 0o755); err != nil {
+	work, err := os.MkdirTemp(filepath.Dir(node.State), "suite-")
+	if err != nil {
 		return nil, err
 	}
 	first, _, _ := strings.Cut(version.Stdout, "\n")
 	return &suite{dirs: d, kubeconfig: k.Kubeconfig, version: strings.TrimSpace(first), work: work}, nil
 }
+
+// close removes the suite's working directory.
+func (s *suite) close() error { return os.RemoveAll(s.work) }
 
 // run runs a batch and saves its results. What an interruption leaves
 // unfinished has no result.
@@ -51,9 +54,10 @@ func (s *suite) run(ctx context.Context, b batch, kept *results) error {
 	cmd := exec.CommandContext(ctx, s.dirs.ginkgo, s.args(b)...)
 	cmd.Dir = s.work
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	// The suite removes what it made when it is interrupted, and reports.
+	// Interrupted, the suite removes what it made and reports what it has done;
+	// each of its processes has to hear of it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = 2 * time.Minute
 	runErr := cmd.Run()
 

@@ -29,6 +29,7 @@ const documentUse = `
     make conformance FOCUS='session affinity' AGAIN=1
     make conformance LIST=1                       # what would run, and the results there are
     make conformance-smoke                        # a few minutes of every part; belongs to make test
+    make conformance-report                       # this page, from the results there are
 
 It needs root. A run that is interrupted goes on where it stopped. ` + "`SKIP`, `SHARD` (such as `2/3`) and `PARALLEL`" + ` narrow a run down; ` + "`RETRY=1`" + `
 runs what failed again; ` + "`KEEP=1`" + ` leaves the node running. The suite's log of every failure is in ` + "`build/e2e/failures`" + `.
@@ -51,6 +52,7 @@ func writeDocument(d dirs, specs []spec, kept *results) error {
 	}
 	var b bytes.Buffer
 	fmt.Fprintf(&b, documentHead, suiteVersion)
+	writeVersions(&b, kept)
 	groups := grouped(specs, kept)
 	writeTotals(&b, groups, kept)
 	writeWhy(&b, "Failed", failed, groups, kept, reasons)
@@ -58,6 +60,19 @@ func writeDocument(d dirs, specs []spec, kept *results) error {
 	b.WriteString(documentUse)
 	b.Write(changes)
 	return durable.WriteFile(filepath.Join(d.Root, "docs", "conformance.md"), b.Bytes(), 0o644)
+}
+
+// writeVersions says which builds the results are of: a run of hours that is
+// resumed may span several.
+func writeVersions(w io.Writer, kept *results) {
+	count := map[string]int{}
+	for _, r := range kept.Specs {
+		count[r.Bothy]++
+	}
+	for _, v := range slices.Sorted(maps.Keys(count)) {
+		fmt.Fprintf(w, "- %d specs on %s\n", count[v], v)
+	}
+	fmt.Fprintln(w)
 }
 
 // suiteVersion is the release the suite is of; tools/e2e/go.mod pins it.
@@ -76,7 +91,7 @@ func grouped(specs []spec, kept *results) groups {
 		switch {
 		case s.has("Conformance"):
 			out.add("conformance", s)
-		case s.has("Feature:NetworkPolicy"):
+		case isPolicy(s):
 			out.add("policy", s)
 		case isNetwork(s):
 			out.add("network", s)

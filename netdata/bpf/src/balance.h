@@ -32,16 +32,13 @@ static __always_inline enum step apply(struct __sk_buff *skb, struct packet *p, 
  */
 static __always_inline int nat_usable(const struct nat *n, const struct packet *p, const struct tuple *to)
 {
-	return !n->to_real || p->t.proto != IPPROTO_TCP || !starts_flow(p) || ct_live(to);
+	return !n->to_real || !has_handshake(p->t.proto) || !starts_flow(p) || ct_live(to);
 }
 
-static __always_inline enum step translate_known(struct __sk_buff *skb, struct packet *p, __u16 scope, int *verdict)
+static __always_inline enum step translate_by(struct __sk_buff *skb, struct packet *p, const struct nat *n, int *verdict)
 {
-	struct nat *n = bpf_map_lookup_elem(&nats, &p->t);
 	struct tuple to;
 
-	if (!n || !(n->scope & scope))
-		return STEP_AS_IS;
 	nat_apply(n, &p->t, &to);
 	if (!nat_usable(n, p, &to))
 		return STEP_AS_IS;
@@ -50,44 +47,86 @@ static __always_inline enum step translate_known(struct __sk_buff *skb, struct p
 	return apply(skb, p, &to, verdict);
 }
 
-static __always_inline enum step balance_new(struct __sk_buff *skb, struct packet *p, __u16 scope,
-					     enum answer_to origin, int *verdict)
+static __always_inline enum step translate_known(struct __sk_buff *skb, struct packet *p, __u16 scope, int *verdict)
+{
+	struct nat *n = bpf_map_lookup_elem(&nats, &p->t);
+
+	if (!n || !(n->scope & scope))
+		return STEP_AS_IS;
+	return translate_by(skb, p, n, verdict);
+}
+
+/* A pod that speaks to an outside address of a service sees it as the cluster does. */
+static __always_inline enum service_scope view_of(const struct packet *p, __u16 scope)
+{
+	return scope == NAT_EXT && !in_pod_range(&p->t.saddr) ? SCOPE_OUTSIDE : SCOPE_CLUSTER;
+}
+
+/*
+ * A segment in the middle of a connection to a service, of which nothing is
+ * known. On the node's own address the stack is better placed to answer: the
+ * connection may be one of its own.
+ */
+static __always_inline int lost_flow(const struct packet *p, __u16 scope)
+{
+	return in_service_range(&p->t.daddr) || (!is_node(&p->t.daddr) && find_service(&p->t, view_of(p, scope)));
+}
+
+static __always_inline int on_this_node(const struct addr *a)
+{
+	return is_node_addr(a) || bpf_map_lookup_elem(&endpoints, a);
+}
+
+BORDER enum step balance_new(struct __sk_buff *skb, struct packet *p, __u16 scope, enum answer_to origin, int *verdict)
 {
 	struct slot backend = {};
-	struct tuple want;
+	int spread = 0;
 
-	if (p->t.proto != IPPROTO_TCP && p->t.proto != IPPROTO_UDP) {
+	if (!p || !verdict)
+		return STEP_AS_IS;
+	if (!has_ports(p->t.proto)) {
 		/* ping of a service address: nobody is there, and it must not leave the node */
 		if (in_service_range(&p->t.daddr))
 			return verdict_is(verdict, drop(DROP_PROTOCOL));
 		return STEP_AS_IS;
 	}
+	/* The node's processes may have services on 127.0.0.1; nobody else may use them. */
+	if (addr_loopback(&p->t.daddr))
+		return STEP_AS_IS;
 	if (!starts_flow(p)) {
 		/* State was lost. Say so, and the client opens a new connection. */
-		if (in_service_range(&p->t.daddr))
+		if (lost_flow(p, scope))
 			return verdict_is(verdict, refuse(skb, p, origin, REFUSED_NO_FLOW));
 		return STEP_AS_IS;
 	}
-	switch (pick_backend(&p->t.daddr, p->t.dport, p->t.proto, &p->t.saddr, &backend)) {
+	switch (pick_backend(&p->t, view_of(p, scope), &backend)) {
 	case PICK_NONE:
 		return STEP_AS_IS;
 	case PICK_REFUSE_NO_ENDPOINT:
 		return verdict_is(verdict, refuse(skb, p, origin, REFUSED_NO_ENDPOINT));
 	case PICK_REFUSE_NO_SERVICE:
 		return verdict_is(verdict, refuse(skb, p, origin, REFUSED_NO_SERVICE));
+	case PICK_DROP_NO_LOCAL_ENDPOINT:
+		return verdict_is(verdict, drop(DROP_NO_LOCAL_ENDPOINT));
+	case PICK_DROP_SOURCE_RANGE:
+		return verdict_is(verdict, drop(DROP_SOURCE_RANGE));
 	case PICK_UNKNOWN_YET:
 		return verdict_is(verdict, drop(DROP_SERVICES_NOT_SYNCED));
 	}
-	want = p->t;
-	want.daddr = backend.addr;
-	want.dport = backend.port;
+	p->real = p->t;
+	p->real.daddr = backend.addr;
+	p->real.dport = backend.port;
 	/* A pod that reaches itself would answer itself past this program. */
-	if (addr_equal(&want.daddr, &want.saddr))
-		want.saddr = CFG_ADDR(hairpin);
-	if (!nat_create(&p->t, &want, scope, 1, 0))
+	if (addr_equal(&p->real.daddr, &p->real.saddr))
+		p->real.saddr = CFG_ADDR(hairpin);
+	/* A backend elsewhere must answer by way of this node, which knows what to turn back. */
+	if (scope == NAT_EXT && !on_this_node(&p->real.daddr)) {
+		p->real.saddr = CFG_ADDR(node);
+		spread = 1;
+	}
+	if (!nat_create(&p->t, &p->real, scope, 1, spread))
 		return verdict_is(verdict, drop(DROP_NO_SNAT_PORT));
-	p->real = want;
-	return apply(skb, p, &want, verdict);
+	return apply(skb, p, &p->real, verdict);
 }
 
 static __always_inline enum step translate_error(struct __sk_buff *skb, struct packet *p, __u16 scope, int *verdict)

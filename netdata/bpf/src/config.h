@@ -13,12 +13,14 @@ struct node_config {
 	struct addr dns;         /* cluster DNS: served by the node itself, never balanced */
 	struct addr service_net; /* service range; already masked */
 	struct addr service_mask;
+	struct addr pod_net;     /* range of all pods of the cluster; already masked */
+	struct addr pod_mask;
 	struct addr hairpin;     /* source of a pod that reaches itself through a Service */
 	__u16 snat_min;          /* host order; outside ip_local_port_range */
 	__u16 snat_max;
 	__u32 pad;
 };
-SIZE_ASSERT(struct node_config, 40, 96);
+SIZE_ASSERT(struct node_config, 48, 128);
 
 volatile const struct node_config cfg;
 
@@ -42,6 +44,13 @@ static __always_inline int is_dns(const struct addr *a)
 	struct addr dns = CFG_ADDR(dns);
 
 	return addr_equal(a, &dns);
+}
+
+static __always_inline int in_pod_range(const struct addr *a)
+{
+	struct addr net = CFG_ADDR(pod_net), mask = CFG_ADDR(pod_mask);
+
+	return addr_in(a, &net, &mask);
 }
 
 static __always_inline int in_service_range(const struct addr *a)

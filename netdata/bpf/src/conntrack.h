@@ -28,11 +28,13 @@ static __always_inline int ct_from_originator(const struct flow *f, int swapped)
  * ct_live: the flow is established and may not be given another backend or be
  * displaced by another flow. A half-open one may: its peer did not answer.
  */
-static __always_inline int ct_live(const struct tuple *t)
+BORDER int ct_live(const struct tuple *t)
 {
 	struct tuple key;
 	struct flow *f;
 
+	if (!t)
+		return 0;
 	ct_key(t, &key);
 	f = bpf_map_lookup_elem(&ct, &key);
 	return f && (f->flags & FLOW_REPLIED) && !(f->flags & (FLOW_FIN_ORIG | FLOW_FIN_REPLY | FLOW_RST));
@@ -55,7 +57,7 @@ static __always_inline void ct_touch(struct flow *f, int swapped, const struct p
 
 	if (!from_originator)
 		flags |= FLOW_REPLIED;
-	if (p->t.proto == IPPROTO_TCP) {
+	if (has_handshake(p->t.proto)) {
 		if (p->tcp_flags & TCP_FIN)
 			flags |= from_originator ? FLOW_FIN_ORIG : FLOW_FIN_REPLY;
 		if (p->tcp_flags & TCP_RST)
@@ -74,23 +76,26 @@ static __always_inline void ct_touch(struct flow *f, int swapped, const struct p
  * ct_follow is the short way: it notes a packet of a known flow that is not
  * translated and was admitted under the policy in force, and returns 0 for any other.
  */
-static __always_inline int ct_follow(const struct packet *p)
+BORDER int ct_follow(const struct packet *p)
 {
 	struct tuple key;
-	int swapped = ct_key(&p->t, &key);
-	struct flow *f = bpf_map_lookup_elem(&ct, &key);
+	struct flow *f;
+	int swapped;
 
-	if (!f || (f->flags & FLOW_NAT) || f->revision != policy_revision() ||
-	    (p->t.proto == IPPROTO_TCP && starts_flow(p)))
+	if (!p)
+		return 0;
+	swapped = ct_key(&p->t, &key);
+	f = bpf_map_lookup_elem(&ct, &key);
+	if (!f || (f->flags & FLOW_NAT) || f->revision != policy_revision() || (has_handshake(p->t.proto) && starts_flow(p)))
 		return 0;
 	ct_touch(f, swapped, p, 0);
 	return 1;
 }
 
-/* A connection that is under way; any other packet may be the first of its flow. */
+/* A connection that is under way and can be reset; any other packet may be the first of its flow. */
 static __always_inline int ct_mid_stream(const struct packet *p)
 {
-	return p->t.proto == IPPROTO_TCP && !starts_flow(p);
+	return p->t.proto == IPPROTO_TCP && !p->fragment && !starts_flow(p);
 }
 
 /*
@@ -125,17 +130,21 @@ static __always_inline int ct_judge_again(struct flow *f, const struct packet *p
  * flow that is closing starts it anew: a client that opens and closes quickly reuses
  * its ports.
  */
-static __noinline int ct_track(const struct packet *p, __u16 extra, enum origin origin)
+BORDER int ct_track(const struct packet *p, __u16 extra, enum origin origin)
 {
 	struct tuple key;
-	int swapped = ct_key(&p->real, &key), why;
-	struct flow *f = bpf_map_lookup_elem(&ct, &key);
+	struct flow *f;
+	int swapped, why;
 	const __u16 closing = FLOW_FIN_ORIG | FLOW_FIN_REPLY | FLOW_RST;
 	__u32 revision = policy_revision();
 
+	if (!p)
+		return DROP_NONE;
+	swapped = ct_key(&p->real, &key);
+	f = bpf_map_lookup_elem(&ct, &key);
 	if (origin == ORIGIN_NODE)
 		extra |= FLOW_NODE;
-	if (f && !((f->flags & closing) && p->t.proto == IPPROTO_TCP && starts_flow(p))) {
+	if (f && !((f->flags & closing) && has_handshake(p->t.proto) && starts_flow(p))) {
 		if (f->revision != revision) {
 			why = ct_judge_again(f, p, swapped, origin, extra);
 			if (why)

@@ -12,7 +12,7 @@ enum drop_reason {
 	DROP_NONE,
 	DROP_MALFORMED,           /* headers are cut short or contradict each other */
 	DROP_SPOOFED,             /* source is not the address of the pod it came from */
-	DROP_FRAGMENT,            /* a fragment would need translation */
+	DROP_FRAGMENT,            /* a fragment needs translation and came before the first of its datagram */
 	DROP_PROTOCOL,            /* a protocol without ports would need translation */
 	DROP_SERVICES_NOT_SYNCED, /* unknown service address before the first full sync */
 	DROP_NO_SNAT_PORT,        /* every tried source port towards the destination is taken */
@@ -25,6 +25,8 @@ enum drop_reason {
 	DROP_POLICY_INGRESS,      /* a policy of the receiving pod does not allow it */
 	DROP_POLICY_EGRESS,       /* a policy of the sending pod does not allow it */
 	REFUSED_REVOKED,          /* a connection that policy no longer allows: both ends got a RST */
+	DROP_NO_LOCAL_ENDPOINT,   /* the traffic policy is Local and the endpoints are on other nodes */
+	DROP_SOURCE_RANGE,        /* the client is in none of loadBalancerSourceRanges */
 	DROP_REASONS
 };
 

@@ -47,6 +47,13 @@
 #endif
 
 #define ADDR_LEN (4 * ADDR_WORDS)
+
+/*
+ * A function that the verifier walks once and by itself, not with all that its callers
+ * may know: without such borders the number of ways through a program multiplies. It
+ * must not be static, and must check the pointers it is given.
+ */
+#define BORDER __attribute__((noinline))
 #define SIZE_ASSERT(type, v4, v6) \
 	_Static_assert(sizeof(type) == (FAMILY == 4 ? (v4) : (v6)), #type " is shared with Go: its size is fixed")
 
@@ -87,6 +94,16 @@ static __always_inline int addr_zero(const struct addr *a)
 		if (a->word[i])
 			return 0;
 	return 1;
+}
+
+/* Addresses that mean "this machine" and have no business on a wire. */
+static __always_inline int addr_loopback(const struct addr *a)
+{
+#if FAMILY == 4
+	return (a->word[0] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
+#else
+	return !a->word[0] && !a->word[1] && !a->word[2] && a->word[3] == bpf_htonl(1);
+#endif
 }
 
 /*

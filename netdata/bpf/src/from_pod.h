@@ -51,7 +51,7 @@ static __always_inline int handle_from_pod(struct __sk_buff *skb)
 {
 	__u32 ifindex = skb->ifindex;
 	int verdict = TC_ACT_SHOT, why;
-	struct packet p;
+	struct packet p = {};
 	struct iface *from;
 	enum step s;
 

@@ -41,7 +41,7 @@ static __always_inline int parse_quote(struct __sk_buff *skb, const struct packe
 	t.proto = ip.nexthdr;
 	q->l4 = q->l3 + L3_LEN;
 #endif
-	if (t.proto != IPPROTO_TCP && t.proto != IPPROTO_UDP)
+	if (!has_ports(t.proto))
 		return 0;
 	if (bpf_skb_load_bytes(skb, q->l4, ports, sizeof(ports)))
 		return 0;
@@ -82,12 +82,12 @@ static __always_inline int requote_port(struct __sk_buff *skb, const struct pack
  * translate_icmp_error returns 1 after a translation, 0 when the quoted flow is not translated,
  * -1 when the packet could not be changed. p->t then holds the new outer addresses.
  */
-static __noinline int translate_icmp_error(struct __sk_buff *skb, struct packet *p, __u16 scope)
+BORDER int translate_icmp_error(struct __sk_buff *skb, struct packet *p, __u16 scope)
 {
 	struct quoted q;
 	struct nat *n;
 
-	if (!parse_quote(skb, p, &q))
+	if (!p || !parse_quote(skb, p, &q))
 		return 0;
 	n = bpf_map_lookup_elem(&nats, &q.answer);
 	if (!n || !(n->scope & scope))

@@ -4,6 +4,7 @@
 
 #include "config.h"
 #include "conntrack.h"
+#include "sctp.h"
 
 #define PORT_TRIES 16
 
@@ -17,17 +18,14 @@ static __always_inline void nat_apply(const struct nat *n, const struct tuple *t
 	out->pad[0] = out->pad[1] = out->pad[2] = 0;
 }
 
-static __always_inline struct nat nat_row(const struct tuple *t, __u16 scope, __u16 to_real)
+static __always_inline void nat_row(struct nat *n, const struct tuple *t, __u16 scope, __u16 to_real)
 {
-	struct nat n = {
-		.saddr = t->saddr,
-		.daddr = t->daddr,
-		.sport = t->sport,
-		.dport = t->dport,
-		.scope = scope,
-		.to_real = to_real,
-	};
-	return n;
+	n->saddr = t->saddr;
+	n->daddr = t->daddr;
+	n->sport = t->sport;
+	n->dport = t->dport;
+	n->scope = scope;
+	n->to_real = to_real;
 }
 
 static __always_inline int nat_same(const struct nat *a, const struct nat *b)
@@ -41,31 +39,32 @@ static __always_inline int nat_same(const struct nat *a, const struct nat *b)
  * row itself is the reservation: whoever inserts it first owns the tuple. A
  * row left by a connection that has ended is taken over.
  */
-static __noinline int nat_claim(const struct tuple *orig, const struct tuple *want, __u16 scope, __u16 real_is_want)
+static __always_inline int nat_claim(const struct tuple *orig, const struct tuple *want, __u16 scope, __u16 real_is_want,
+				     struct nat *row)
 {
-	struct tuple key, back, real;
-	struct nat row, *old;
+	struct tuple key; /* the one there is: the stack is small */
+	struct nat *old;
 
+	tuple_reverse(orig, &key);
+	nat_row(row, &key, scope, !real_is_want);
 	tuple_reverse(want, &key);
-	tuple_reverse(orig, &back);
-	row = nat_row(&back, scope, !real_is_want);
 	old = bpf_map_lookup_elem(&nats, &key);
 	if (!old) {
 		/* The same pair of sockets may also talk directly, untranslated. */
 		if (real_is_want && ct_live(want))
 			return 0;
-		return !bpf_map_update_elem(&nats, &key, &row, BPF_NOEXIST);
+		return !bpf_map_update_elem(&nats, &key, row, BPF_NOEXIST);
 	}
-	if (nat_same(old, &row))
+	if (nat_same(old, row))
 		return 1;
-	if (orig->proto != IPPROTO_TCP)
+	if (!has_handshake(orig->proto))
 		return 0;
-	real = key;
 	if (old->to_real)
-		nat_apply(old, &key, &real);
-	if (ct_live(&real))
+		nat_apply(old, want, &key);
+	if (ct_live(&key))
 		return 0;
-	return !bpf_map_update_elem(&nats, &key, &row, BPF_EXIST);
+	tuple_reverse(want, &key);
+	return !bpf_map_update_elem(&nats, &key, row, BPF_EXIST);
 }
 
 /*
@@ -74,19 +73,20 @@ static __noinline int nat_claim(const struct tuple *orig, const struct tuple *wa
  * the source address, a source port is chosen; want is updated. Returns 0
  * when none of the tried ports was free.
  */
-static __always_inline int nat_create(const struct tuple *orig, struct tuple *want, __u16 scope,
-				      __u16 real_is_want, int spread)
+BORDER int nat_create(const struct tuple *orig, struct tuple *want, __u16 scope, __u16 real_is_want, int spread)
 {
 	__u32 range = (__u32)cfg.snat_max - cfg.snat_min + 1;
 	struct nat row;
 
+	if (!orig || !want)
+		return 0;
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < PORT_TRIES; i++) {
 		if (i || spread)
 			want->sport = bpf_htons((__u16)(cfg.snat_min + bpf_get_prandom_u32() % range));
-		if (!nat_claim(orig, want, scope, real_is_want))
+		if (!nat_claim(orig, want, scope, real_is_want, &row))
 			continue;
-		row = nat_row(want, scope, real_is_want);
+		nat_row(&row, want, scope, real_is_want);
 		return !bpf_map_update_elem(&nats, orig, &row, BPF_ANY);
 	}
 	return 0;
@@ -127,34 +127,70 @@ static __always_inline int rewrite_echo(struct __sk_buff *skb, struct packet *p,
 			    request ? p->t.sport : p->t.dport, request ? to->sport : to->dport);
 }
 
+/*
+ * The checksum of SCTP knows no addresses and is not a sum. A packet that has none
+ * yet gets it from the device that sends it, after this.
+ */
+static __always_inline int rewrite_sctp(struct __sk_buff *skb, struct packet *p, const struct tuple *to)
+{
+	__be16 was[2] = { p->t.sport, p->t.dport }, ports[2] = { to->sport, to->dport };
+	__u32 csum, diff;
+
+	__builtin_memcpy(&diff, was, 4);
+	__builtin_memcpy(&csum, ports, 4);
+	diff ^= csum;
+	if (!diff)
+		return 0;
+	if (bpf_skb_load_bytes(skb, p->l4 + SCTP_CSUM, &csum, 4))
+		return -1;
+	if (csum) {
+		csum ^= crc32c_advance(diff, p->l4_len);
+		if (bpf_skb_store_bytes(skb, p->l4 + SCTP_CSUM, &csum, 4, BPF_F_RECOMPUTE_CSUM))
+			return -1;
+	}
+	return bpf_skb_store_bytes(skb, p->l4, ports, 4, BPF_F_RECOMPUTE_CSUM);
+}
+
 static __always_inline int rewrite_ports(struct __sk_buff *skb, struct packet *p, const struct tuple *to)
 {
 	__u16 csum = p->l4 + (p->t.proto == IPPROTO_TCP ? TCP_CSUM : UDP_CSUM);
 	__u64 flags = p->t.proto == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
 
+	if (p->t.proto == IPPROTO_SCTP)
+		return rewrite_sctp(skb, p, to);
 	if (replace_port(skb, csum, flags, p->l4, p->t.sport, to->sport))
 		return -1;
 	return replace_port(skb, csum, flags, p->l4 + 2, p->t.dport, to->dport);
 }
 
 /* rewrite gives the packet another tuple. Afterwards p->t is that one. */
-static __always_inline int rewrite(struct __sk_buff *skb, struct packet *p, const struct tuple *to)
+BORDER int rewrite(struct __sk_buff *skb, struct packet *p, const struct tuple *to)
 {
 	__u64 flags = BPF_F_PSEUDO_HDR;
-	__u16 csum = p->l4;
-	int echo = p->t.proto == IPPROTO_ICMP_FAMILY;
+	__u16 csum;
+	int echo, later;
 
-	if (p->t.proto == IPPROTO_TCP) {
+	if (!p || !to)
+		return -1;
+	echo = p->t.proto == IPPROTO_ICMP_FAMILY;
+	later = p->fragment == FRAGMENT_LATER;
+	csum = p->l4;
+
+	if (later) {
+		csum = 0; /* stands in the first fragment, which accounts for the whole datagram */
+	} else if (p->t.proto == IPPROTO_TCP) {
 		csum += TCP_CSUM;
 	} else if (p->t.proto == IPPROTO_UDP) {
 		csum += UDP_CSUM;
 		flags |= BPF_F_MARK_MANGLED_0;
+	} else if (p->t.proto == IPPROTO_SCTP) {
+		csum = 0; /* no pseudo header */
 	} else {
 		csum = FAMILY == 4 ? 0 : csum + ICMP_CSUM; /* ICMPv4 has no pseudo header */
 	}
 	if (replace_addr(skb, csum, flags, ETH_HLEN + L3_SADDR, &p->t.saddr, &to->saddr) ||
 	    replace_addr(skb, csum, flags, ETH_HLEN + L3_SADDR + ADDR_LEN, &p->t.daddr, &to->daddr) ||
-	    (echo ? rewrite_echo(skb, p, to) : rewrite_ports(skb, p, to)))
+	    (!later && (echo ? rewrite_echo(skb, p, to) : rewrite_ports(skb, p, to))))
 		return -1;
 	p->t = *to;
 	return 0;

@@ -151,7 +151,7 @@ static __always_inline int refuse_datagram(struct __sk_buff *skb, struct packet 
 	const int grow = L3_LEN + ICMP_HLEN;
 
 	/* Never answer an error with an error, and quote only what fits the struct. */
-	if (p->kind != KIND_FLOW || p->t.proto != IPPROTO_UDP || p->l4 != ETH_HLEN + L3_LEN)
+	if (p->kind != KIND_FLOW || !has_ports(p->t.proto) || p->l4 != ETH_HLEN + L3_LEN)
 		return TC_ACT_SHOT;
 	if (bpf_skb_load_bytes(skb, ETH_HLEN, e.quote, QUOTE))
 		return drop(DROP_MALFORMED);
@@ -163,8 +163,11 @@ static __always_inline int refuse_datagram(struct __sk_buff *skb, struct packet 
 	return answer(skb, to);
 }
 
-static __noinline int refuse_packet(struct __sk_buff *skb, struct packet *p, enum answer_to to)
+BORDER int refuse_packet(struct __sk_buff *skb, struct packet *p, enum answer_to to)
 {
+	/* A reset made of a fragment would be one; the first fragment of a datagram is answered. */
+	if (!p || p->fragment == FRAGMENT_LATER || (p->fragment && p->t.proto == IPPROTO_TCP))
+		return TC_ACT_SHOT;
 	if (p->t.proto == IPPROTO_TCP)
 		return refuse_tcp(skb, p, to);
 	return refuse_datagram(skb, p, to);

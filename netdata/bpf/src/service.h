@@ -11,8 +11,50 @@ enum pick_result {
 	PICK_BACKEND,
 	PICK_REFUSE_NO_ENDPOINT,
 	PICK_REFUSE_NO_SERVICE,
+	PICK_DROP_NO_LOCAL_ENDPOINT,
+	PICK_DROP_SOURCE_RANGE,
 	PICK_UNKNOWN_YET,         /* in the service range, but the table is not complete */
 };
+
+static __always_inline int is_node_addr(const struct addr *a)
+{
+	return is_node(a) || bpf_map_lookup_elem(&node_addrs, a);
+}
+
+/*
+ * find_service looks for the address itself first, then, on an address of the node, for
+ * a node port or host port.
+ */
+static __always_inline struct service *find_service(const struct tuple *t, enum service_scope scope)
+{
+	struct service_key key = { .addr = t->daddr, .port = t->dport, .proto = t->proto };
+	struct service *s = bpf_map_lookup_elem(&services, &key);
+
+	if (!s) {
+		if (in_service_range(&t->daddr) || !is_node_addr(&t->daddr))
+			return 0;
+		__builtin_memset(&key.addr, 0, sizeof(key.addr));
+		s = bpf_map_lookup_elem(&services, &key);
+	}
+	if (s && scope == SCOPE_OUTSIDE && s->flags & SERVICE_OUTSIDE_VIEW) {
+		key.scope = SCOPE_OUTSIDE;
+		s = bpf_map_lookup_elem(&services, &key);
+	}
+	return s;
+}
+
+static __always_inline int source_allowed(const struct service *s, const struct addr *client)
+{
+	struct source_range_key key = { .prefix = 32 + 8 * ADDR_LEN, .service = s->id, .client = *client };
+
+	return !(s->flags & SERVICE_SOURCE_RANGES) || bpf_map_lookup_elem(&source_ranges, &key);
+}
+
+/* A tick is 15/16 of a second to within 1 %, see now(); rounded up. */
+static __always_inline __u32 ticks_of(__u32 seconds)
+{
+	return seconds - seconds / 16 + 1;
+}
 
 static __always_inline int pick_sticky(const struct service *s, const struct addr *client, struct slot *out)
 {
@@ -20,8 +62,7 @@ static __always_inline int pick_sticky(const struct service *s, const struct add
 	struct affinity *a = bpf_map_lookup_elem(&affinities, &key);
 	__u32 tick = now();
 
-	/* A tick is 1.07 s; the timeout may run over by as much, never under. */
-	if (!a || tick - a->seen > s->affinity)
+	if (!a || tick - a->seen > ticks_of(s->affinity))
 		return 0;
 	a->seen = tick;
 	out->addr = a->addr;
@@ -47,21 +88,27 @@ static __always_inline int pick_unknown(const struct addr *dst)
 	return ns && ns->services_synced ? PICK_REFUSE_NO_SERVICE : PICK_UNKNOWN_YET;
 }
 
-/* pick_backend chooses a backend for a new flow from client to dst:port. */
-static __always_inline int pick_backend(const struct addr *dst, __be16 port, __u8 proto,
-					const struct addr *client, struct slot *out)
+/*
+ * pick_backend chooses a backend for a new flow, given its tuple as the client
+ * knows it.
+ */
+BORDER int pick_backend(const struct tuple *t, enum service_scope scope, struct slot *out)
 {
-	struct service_key key = { .addr = *dst, .port = port, .proto = proto };
-	struct service *s = bpf_map_lookup_elem(&services, &key);
+	struct service *s;
 	struct slot *b;
 	__u32 n, index;
 
+	if (!t || !out)
+		return PICK_NONE;
+	s = find_service(t, scope);
 	if (!s)
-		return pick_unknown(dst);
+		return pick_unknown(&t->daddr);
+	if (!source_allowed(s, &t->saddr))
+		return PICK_DROP_SOURCE_RANGE;
 	n = s->count;
 	if (!n)
-		return PICK_REFUSE_NO_ENDPOINT;
-	if (s->affinity && pick_sticky(s, client, out))
+		return s->flags & SERVICE_DROP_EMPTY ? PICK_DROP_NO_LOCAL_ENDPOINT : PICK_REFUSE_NO_ENDPOINT;
+	if (s->affinity && pick_sticky(s, &t->saddr, out))
 		return PICK_BACKEND;
 	index = s->base + (n == 1 ? 0 : bpf_get_prandom_u32() % n);
 	b = bpf_map_lookup_elem(&slots, &index);
@@ -69,6 +116,6 @@ static __always_inline int pick_backend(const struct addr *dst, __be16 port, __u
 		return PICK_REFUSE_NO_ENDPOINT;
 	*out = *b;
 	if (s->affinity)
-		remember_sticky(s, client, out);
+		remember_sticky(s, &t->saddr, out);
 	return PICK_BACKEND;
 }

@@ -12,6 +12,7 @@
 #include "service.h"
 
 #define ECONNREFUSED 111
+#define EHOSTUNREACH 113
 #define SOCK_ALLOW 1
 #define SOCK_DENY 0
 
@@ -101,23 +102,28 @@ static __always_inline void event_connect(struct bpf_sock_addr *ctx, const struc
 
 static __always_inline int sock_forward(struct bpf_sock_addr *ctx, enum sock_family f, int connected)
 {
-	struct addr dst = {}, node = CFG_ADDR(node);
-	__be16 port = (__be16)ctx->user_port;
+	struct tuple t = { .saddr = CFG_ADDR(node), .dport = (__be16)ctx->user_port };
 	struct slot backend = {};
 
-	if (bpf_get_netns_cookie(ctx) != cfg.netns_cookie || !sock_addr_get(ctx, f, &dst))
+	if (bpf_get_netns_cookie(ctx) != cfg.netns_cookie || !sock_addr_get(ctx, f, &t.daddr))
 		return SOCK_ALLOW;
 	if (ctx->protocol != IPPROTO_TCP && ctx->protocol != IPPROTO_UDP)
 		return SOCK_ALLOW;
-	switch (pick_backend(&dst, port, ctx->protocol, &node, &backend)) {
+	t.proto = ctx->protocol;
+	switch (pick_backend(&t, SCOPE_CLUSTER, &backend)) {
 	case PICK_REFUSE_NO_ENDPOINT:
 		return sock_refuse(REFUSED_NO_ENDPOINT);
 	case PICK_REFUSE_NO_SERVICE:
 		return sock_refuse(REFUSED_NO_SERVICE);
+	/* A process that may not get there learns it at once; only packets are dropped. */
+	case PICK_DROP_NO_LOCAL_ENDPOINT:
+		return sock_refuse(DROP_NO_LOCAL_ENDPOINT);
+	case PICK_DROP_SOURCE_RANGE:
+		return sock_refuse(DROP_SOURCE_RANGE);
 	case PICK_BACKEND:
-		remember_peer(ctx, &dst, port, &backend, connected);
+		remember_peer(ctx, &t.daddr, t.dport, &backend, connected);
 		if (connected)
-			event_connect(ctx, &dst, port, &backend);
+			event_connect(ctx, &t.daddr, t.dport, &backend);
 		sock_addr_set(ctx, f, &backend.addr, backend.port);
 		return SOCK_ALLOW;
 	default:
@@ -138,7 +144,7 @@ static __always_inline int sock_settle(struct bpf_sock_addr *ctx, enum sock_fami
 	/* What was refused is still addressed as the process addressed it. */
 	if (sock_addr_get(ctx, f, &t.daddr))
 		event_socket(&t, &none, EVENT_REFUSE, why);
-	bpf_set_retval(-ECONNREFUSED);
+	bpf_set_retval(why == DROP_NO_LOCAL_ENDPOINT || why == DROP_SOURCE_RANGE ? -EHOSTUNREACH : -ECONNREFUSED);
 	return SOCK_DENY;
 }
 

@@ -74,9 +74,26 @@ struct service_key {
 	struct addr addr;
 	__be16 port;
 	__u8 proto;
-	__u8 scope; /* 0; 1 is kept for the external view of a traffic policy */
+	__u8 scope; /* enum service_scope */
 };
 SIZE_ASSERT(struct service_key, 8, 20);
+
+/*
+ * Whose view of a frontend a row is. Most frontends look the same to everybody and have the
+ * first row alone. A row whose address is zero stands for every address of the
+ * node: node ports and host ports have such rows.
+ */
+enum service_scope {
+	SCOPE_CLUSTER, /* for pods and the node's own processes */
+	SCOPE_OUTSIDE, /* for the others, if the first row has SERVICE_OUTSIDE_VIEW */
+};
+
+enum service_flags {
+	SERVICE_OUTSIDE_VIEW = 1 << 0,  /* clients outside the cluster have a row of their own */
+	SERVICE_SOURCE_RANGES = 1 << 1, /* only clients that source_ranges knows are served */
+	SERVICE_DROP_EMPTY = 1 << 2,    /* the endpoints are on other nodes, where a policy forbids to go */
+	SERVICE_HOST_PORT = 1 << 3,     /* for user space: the row is a pod's host port */
+};
 
 /*
  * A service frontend owns the extent [base, base+count) of the slots array.
@@ -232,6 +249,86 @@ struct {
 	__type(key, struct datagram_key);
 	__type(value, struct datagram_peer);
 } datagram_peers SEC(".maps");
+
+/* The node's own addresses, beside the one in the configuration. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct addr);
+	__type(value, __u32);
+} node_addrs SEC(".maps");
+
+/* Who may use a service. The prefix covers the service and then the client. */
+struct source_range_key {
+	__u32 prefix; /* bits: 32 of the service, then those of the client */
+	__u32 service;
+	struct addr client;
+};
+SIZE_ASSERT(struct source_range_key, 12, 24);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct source_range_key);
+	__type(value, __u32);
+} source_ranges SEC(".maps");
+
+/* Destinations that see a pod's own address. */
+struct range_key {
+	__u32 prefix; /* bits */
+	struct addr addr;
+};
+SIZE_ASSERT(struct range_key, 8, 20);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 1024);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct range_key);
+	__type(value, __u32);
+} unmasqueraded SEC(".maps");
+
+/* Addresses of load balancers that this node answers for on its uplink's link. */
+struct announcement {
+	__u8 mac[6]; /* of the uplink */
+	__u16 pad;
+};
+_Static_assert(sizeof(struct announcement) == 8, "shared with Go");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct addr);
+	__type(value, struct announcement);
+} announced SEC(".maps");
+
+/*
+ * Only the first fragment of a datagram has its ports; the others find them here.
+ * Key order: addresses, identification, protocol.
+ */
+struct fragment_key {
+	struct addr saddr;
+	struct addr daddr;
+	__be32 id;
+	__u32 proto;
+};
+SIZE_ASSERT(struct fragment_key, 16, 40);
+
+struct fragment_ports {
+	__be16 sport;
+	__be16 dport;
+};
+_Static_assert(sizeof(struct fragment_ports) == 4, "shared with Go");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 2048);
+	__type(key, struct fragment_key);
+	__type(value, struct fragment_ports);
+} fragments SEC(".maps");
 
 /* now counts ticks of 2^30 ns (1.07 s): a shift instead of a division, and 4 bytes. */
 static __always_inline __u32 now(void)

@@ -5,31 +5,12 @@
  */
 #pragma once
 
-#include "balance.h"
-
-static __always_inline int masquerade(struct __sk_buff *skb, struct packet *p)
-{
-	struct tuple want = p->t;
-	int verdict = TC_ACT_SHOT;
-
-	if (p->t.proto == IPPROTO_SCTP)
-		return drop(DROP_PROTOCOL);
-	/* Somebody outside who has a route to the pod speaks to it directly. */
-	if (ct_is_reply(&p->t))
-		return PASS;
-	want.saddr = CFG_ADDR(node);
-	/* An answering echo has its identifier on the other side; it begins nothing. */
-	if (p->t.proto == IPPROTO_ICMP_FAMILY && p->icmp_type != ICMP_ECHO_REQUEST)
-		return drop(DROP_NO_FLOW);
-	if (!nat_create(&p->t, &want, NAT_EXT, 0, 1))
-		return drop(DROP_NO_SNAT_PORT);
-	return apply(skb, p, &want, &verdict) == STEP_VERDICT ? verdict : PASS;
-}
+#include "masquerade.h"
 
 static __always_inline int handle_to_ext(struct __sk_buff *skb)
 {
 	int verdict = TC_ACT_SHOT, pod;
-	struct packet p;
+	struct packet p = {};
 
 	if (parse(skb, &p) != PARSE_OK)
 		return PASS;
@@ -45,7 +26,7 @@ static __always_inline int handle_to_ext(struct __sk_buff *skb)
 				ct_track(&p, FLOW_NAT, ORIGIN_NODE);
 			return PASS;
 		case STEP_AS_IS:
-			return pod ? masquerade(skb, &p) : PASS;
+			return pod && needs_masquerade(&p.t.daddr) ? masquerade(skb, &p) : PASS;
 		}
 		return PASS;
 	case KIND_ICMP_ERROR:
@@ -56,8 +37,8 @@ static __always_inline int handle_to_ext(struct __sk_buff *skb)
 			return PASS;
 		}
 	case KIND_FRAGMENT:
-		return pod ? drop(DROP_FRAGMENT) : PASS;
+		return pod && needs_masquerade(&p.t.daddr) ? drop(DROP_FRAGMENT) : PASS;
 	default:
-		return pod ? drop(DROP_PROTOCOL) : PASS;
+		return pod && needs_masquerade(&p.t.daddr) ? drop(DROP_PROTOCOL) : PASS;
 	}
 }

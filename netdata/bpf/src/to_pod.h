@@ -14,7 +14,7 @@ static __always_inline int handle_to_pod(struct __sk_buff *skb)
 {
 	enum origin origin = skb->ingress_ifindex ? ORIGIN_OUTSIDE : ORIGIN_NODE;
 	int verdict = TC_ACT_SHOT, why;
-	struct packet p;
+	struct packet p = {};
 	enum step s;
 
 	/* Back where it came from: a reset of the pod's own connection, see reset.h. */

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // The sides and paths; see the package comment.
@@ -95,5 +94,3 @@ func parseOptions() (options, error) {
 
 func (o *options) measure(name string) bool { return slices.Contains(o.measures, name) }
 func (o *options) side(name string) bool    { return slices.Contains(o.sides, name) }
-
-func (o *options) short() time.Duration { return time.Duration(o.seconds * float64(time.Second)) }

@@ -77,7 +77,9 @@ func (l *churnLoad) wait() { l.done.Wait() }
 func (c *churn) startLoad(ctx context.Context) *churnLoad {
 	l := &churnLoad{}
 	l.done.Go(func() {
-		steadily(ctx, connectRate, func(i int) { l.done.Go(func() { c.connection(context.WithoutCancel(ctx), c.ips[i%len(c.ips)]) }) })
+		steadily(ctx, connectRate, func(i int) {
+			l.done.Go(func() { c.connection(context.WithoutCancel(ctx), c.ips[i%len(c.ips)]) })
+		}, c.book.lagged)
 	})
 	for _, ip := range c.ips {
 		l.done.Go(func() {

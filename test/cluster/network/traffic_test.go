@@ -69,21 +69,25 @@ func startTraffic(t *testing.T, name string, dial dialer, address string, rate i
 func (w *traffic) connections(ctx context.Context) {
 	steadily(ctx, w.rate, func(int) {
 		w.done.Go(func() { w.note("connection", w.once(context.WithoutCancel(ctx))) })
-	})
+	}, func(time.Duration) {})
 }
 
 // steadily calls f so many times per second until ctx ends. When it is late, as on a
-// machine whose cores are all busy, it makes up for it.
-func steadily(ctx context.Context, rate int, f func(i int)) {
-	tick := time.NewTicker(5 * time.Millisecond)
+// machine whose cores are all busy, it says so and makes up for it.
+func steadily(ctx context.Context, rate int, f func(i int), late func(time.Duration)) {
+	const pace = 5 * time.Millisecond
+	tick := time.NewTicker(pace)
 	defer tick.Stop()
 	start := time.Now()
+	last := start
 	for done := 0; ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
+		late(time.Since(last) - pace)
+		last = time.Now()
 		for due := int(time.Since(start).Seconds() * float64(rate)); done < due; done++ {
 			f(done)
 		}

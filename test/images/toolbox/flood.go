@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"net"
@@ -49,12 +50,13 @@ func hear(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	context.AfterFunc(ctx, func() { conn.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
 	fmt.Println("listening")
 	heard := map[string]bool{}
 	for buf := make([]byte, 100); ; {
 		_, from, err := conn.ReadFrom(buf)
-		if ctx.Err() != nil {
+		if errors.Is(err, net.ErrClosed) {
 			return nil
 		}
 		if err != nil {
