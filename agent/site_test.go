@@ -77,14 +77,6 @@ func TestUpstreams(t *testing.T) {
 	}
 }
 
-func TestFirstNodeRange(t *testing.T) {
-	for in, want := range map[string]string{"10.244.0.0/16": "10.244.0.0/24", "10.1.2.0/24": "10.1.2.0/24"} {
-		if got := firstNodeRange(netip.MustParsePrefix(in)).String(); got != want {
-			t.Errorf("%s: %s", in, got)
-		}
-	}
-}
-
 func TestNodeTakesPartWithTheAddressesItHas(t *testing.T) {
 	ranges := func(cidrs ...string) []netip.Prefix {
 		out, err := parsePrefixes(cidrs)
@@ -122,6 +114,9 @@ func TestNodeTakesPartWithTheAddressesItHas(t *testing.T) {
 	}
 	if got := fmt.Sprint(firstNodeRanges(ranges("10.244.0.0/16", "fd00::/56"))); got != "[10.244.0.0/24 fd00::/64]" {
 		t.Errorf("ranges of the first node: %s", got)
+	}
+	if got := fmt.Sprint(firstNodeRanges(ranges("10.1.2.0/24"))); got != "[10.1.2.0/24]" {
+		t.Errorf("ranges of the only node: %s", got)
 	}
 	if got := fmt.Sprint(firstNodeRanges(ranges("10.244.0.0/26"))); got != "[10.244.0.0/26]" {
 		t.Errorf("ranges of the first node: %s", got)

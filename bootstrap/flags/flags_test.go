@@ -66,7 +66,7 @@ func TestSecurityDefaults(t *testing.T) {
 			"--service-account-private-key-file=/state/pki/sa.key",
 			"--root-ca-file=/state/pki/ca.crt",
 			"--secure-port=0", "--leader-elect=false", "--profiling=false",
-			"--allocate-node-cidrs=true", "--cluster-cidr=10.244.0.0/16", "--node-cidr-mask-size-ipv4=24",
+			"--allocate-node-cidrs=true", "--cluster-cidr=10.244.0.0/16,fd62:6f74:6879:f400::/56", "--node-cidr-mask-size-ipv4=24",
 			"--kube-api-qps=500", "--kube-api-burst=1000",
 		},
 		"scheduler": {"--secure-port=0", "--leader-elect=false", "--profiling=false", "--kubeconfig=/state/pki/scheduler.kubeconfig"},

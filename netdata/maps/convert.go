@@ -8,9 +8,11 @@ import (
 // Addresses and ports are in network byte order in the maps, whatever the
 // machine's own order is.
 
-// Addr4 and Addr6 are struct addr of the programs in its two sizes.
+// Struct addr of the programs in its two sizes.
 type (
+	// Addr4 is an IPv4 address.
 	Addr4 = [1]uint32
+	// Addr6 is an IPv6 address.
 	Addr6 = [4]uint32
 )
 
