@@ -51,14 +51,14 @@ func echo(src, dst string, request bool) packet {
 	return p
 }
 
-func sctp(src, dst string) packet {
+func sctpPacket(src, dst string) packet {
 	p := packet{src: ap(src), dst: ap(dst), proto: protoSCTP, payload: make([]byte, 16)}
 	binary.BigEndian.PutUint16(p.payload, p.src.Port())
 	binary.BigEndian.PutUint16(p.payload[2:], p.dst.Port())
 	return p
 }
 
-func fragment(p packet) packet {
+func fragmentOf(p packet) packet {
 	p.fragment = 0x2000
 	return p
 }
@@ -83,16 +83,16 @@ func TestPolicyAtThePod(t *testing.T) {
 		"the first of a range":     {p: udp(podA+":1000", podB+":5000"), want: redirect},
 		"the last of a range":      {p: udp(podA+":1000", podB+":5007"), want: redirect},
 		"behind the range":         {p: udp(podA+":1000", podB+":5008"), want: shot},
-		"SCTP, any port":           {p: sctp(podA+":1000", podB+":7"), want: redirect},
+		"SCTP, any port":           {p: sctpPacket(podA+":1000", podB+":7"), want: redirect},
 		"in the middle":            {p: tcp(podA+":1000", podB+":81", flagACK), want: shot},
 		"a reset of nothing":       {p: tcp(podA+":1000", podB+":81", flagRST), want: shot},
 		"ping":                     {p: echo(podA, podB, true), want: shot},
-		"a fragment":               {p: fragment(udp(podA+":1000", podB+":5000")), want: shot},
+		"a fragment":               {p: fragmentOf(udp(podA+":1000", podB+":5000")), want: shot},
 		"everything of the block":  {p: echo(known, podB, true), outside: true, want: redirect},
-		"a fragment of the block":  {p: fragment(udp(known+":1", podB+":9")), outside: true, want: redirect},
+		"a fragment of the block":  {p: fragmentOf(udp(known+":1", podB+":9")), outside: true, want: redirect},
 		"a stranger":               {p: tcp(stranger+":1000", podB+":80", flagSYN), outside: true, want: shot},
 		"a stranger's 443":         {p: tcp(stranger+":1000", podB+":443", flagSYN), outside: true, want: redirect},
-		"a stranger's fragment":    {p: fragment(udp(stranger+":1", podB+":9")), outside: true, want: shot},
+		"a stranger's fragment":    {p: fragmentOf(udp(stranger+":1", podB+":9")), outside: true, want: shot},
 		"somebody as the node":     {p: tcp(node+":1000", podB+":80", flagSYN), outside: true, want: shot},
 		"somebody as the gateway":  {p: tcp(Hairpin4.String()+":1000", podB+":80", flagSYN), outside: true, want: shot},
 		"out, no policy for it":    {p: tcp(podA+":1000", stranger+":80", flagSYN), want: pass},
@@ -156,7 +156,7 @@ func (b *bench) runFrom(prog *ebpf.Program, frame []byte, ifindex uint32) uint32
 }
 
 func TestAnswersPassUnderAnyPolicy(t *testing.T) {
-	for _, p := range []packet{tcp(podA+":1000", podB+":80", flagSYN), udp(podA+":1000", podB+":80"), echo(podA, podB, true), sctp(podA+":1", podB+":2")} {
+	for _, p := range []packet{tcp(podA+":1000", podB+":80", flagSYN), udp(podA+":1000", podB+":80"), echo(podA, podB, true), sctpPacket(podA+":1", podB+":2")} {
 		b := load(t)
 		closed := map[string]uint32{podA: maps.IsolatedIngress | 1, podB: maps.IsolatedEgress | 2}
 		b.isolate(closed)
@@ -166,7 +166,7 @@ func TestAnswersPassUnderAnyPolicy(t *testing.T) {
 		answer := p.reply()
 		answer.flags, answer.icmpType = flagSYN|flagACK, 0
 		if p.proto == protoSCTP {
-			answer = sctp(podB+":2", podA+":1")
+			answer = sctpPacket(podB+":2", podA+":1")
 		}
 		if verdict, _ := b.asPod(answer); verdict != redirect {
 			t.Errorf("protocol %d: the answer got verdict %d", p.proto, int32(verdict))
