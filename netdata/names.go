@@ -62,11 +62,25 @@ func (n *names) Service(f maps.Frontend) string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.refresh(namesStale)
-	name := n.services[f]
+	name := n.service(f)
 	if name == "" && n.refresh(namesFresh) {
-		name = n.services[f]
+		name = n.service(f)
 	}
 	return name
+}
+
+// service knows node ports under the unspecified address: they are those of every address of
+// the node.
+func (n *names) service(f maps.Frontend) string {
+	if name := n.services[f]; name != "" || !slices.Contains(n.network.cfg.NodeIPs, f.Addr.Addr()) {
+		return name
+	}
+	every := netip.IPv6Unspecified()
+	if f.Addr.Addr().Is4() {
+		every = netip.IPv4Unspecified()
+	}
+	f.Addr = netip.AddrPortFrom(every, f.Addr.Port())
+	return n.services[f]
 }
 
 // refresh reads everything again if that is longer ago than age. What cannot be

@@ -142,7 +142,7 @@ func unreachableRoute(p netip.Prefix) *netlink.Route {
 const routeProtocol = 0xb0
 
 // poolRouteProtocol marks those for address pools, which may change.
-const poolRouteProtocol = 0xb1
+const poolRouteProtocol = 0xb2
 
 // flowCapacity sizes the flow tables by the machine's memory: one flow for 64 KiB, between 64 Ki
 // and 512 Ki flows. 2 GiB gives the minimum, at some 13 MiB for both tables.

@@ -98,7 +98,7 @@ func eventOfEach(with func(string, func(*testing.T, *bench))) {
 			maps.Event{Kind: maps.EventDrop, Tuple: tuple(maps.UDP, "10.244.1.99:1000", podB+":80"), Reason: 2, Hook: maps.HookFromPod, Length: 54}},
 		{"a fragment to the outside", func(b *bench) {
 			p := udp(podA+":1000", far+":80")
-			p.fragment = 0x2000
+			p.fragment = 0x2001
 			b.run(b.objs.ToExt, p.frame())
 		}, maps.Event{Kind: maps.EventDrop, Tuple: tuple(maps.UDP, podA+":0", far+":0"), Reason: 3, Hook: maps.HookToExt, Length: 54}},
 		{"a service without endpoints", func(b *bench) { b.asPod(tcp(podA+":1000", "10.96.0.23:80", flagSYN)) },

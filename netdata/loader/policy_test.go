@@ -59,7 +59,7 @@ func sctpPacket(src, dst string) packet {
 }
 
 func fragmentOf(p packet) packet {
-	p.fragment = 0x2000
+	p.fragment = 0x2001
 	return p
 }
 
