@@ -1,6 +1,7 @@
 package netdata
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -177,7 +178,9 @@ func (n *testNode) healthCheck(t *testing.T, api *fakeAPI, name string, a pod) {
 	}
 	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
-		Dial:              func(_, addr string) (net.Conn, error) { return dial(t, n.outside, "tcp4", addr) },
+		DialContext: func(_ context.Context, _, addr string) (net.Conn, error) {
+			return dial(t, n.outside, "tcp4", addr)
+		},
 	}}
 	status := func(want int) func() error {
 		return func() error {

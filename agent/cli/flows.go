@@ -129,7 +129,7 @@ func (o *options) watchFlows(cmd *cobra.Command, c *agent.Client, filter flows.F
 	}
 	fmt.Fprintln(cmd.ErrOrStderr(), p.summary())
 	if ctx.Err() != nil {
-		return nil // this is how it is meant to end
+		return nil //nolint:nilerr // this is how it is meant to end
 	}
 	return fmt.Errorf("watch flows: %w", err)
 }

@@ -98,8 +98,10 @@ func ParseFilter(q url.Values) (Filter, error) {
 		f.Verdicts = append(f.Verdicts, Verdict(v))
 	}
 	for key := range q {
-		if !slices.Contains([]string{queryPod, queryNamespace, queryFrom, queryTo, queryService, queryPort,
-			queryProtocol, queryVerdict, queryReason, queryEnds}, key) {
+		if !slices.Contains([]string{
+			queryPod, queryNamespace, queryFrom, queryTo, queryService, queryPort,
+			queryProtocol, queryVerdict, queryReason, queryEnds,
+		}, key) {
 			return Filter{}, fmt.Errorf("%s: no such filter", key)
 		}
 	}

@@ -44,8 +44,10 @@ func TestTable(t *testing.T) {
 			{Tuple: toWorld, Flags: maps.FlowReplied | maps.FlowFinOrig, Seen: now + 1, Revision: 3},
 		},
 		translations: []maps.Translation{
-			{From: asked, To: toDB}, {From: toDB.Reverse(), To: asked.Reverse()},
-			{From: toWorld, To: masqueraded}, {From: masqueraded.Reverse(), To: toWorld.Reverse()},
+			{From: asked, To: toDB},
+			{From: toDB.Reverse(), To: asked.Reverse()},
+			{From: toWorld, To: masqueraded},
+			{From: masqueraded.Reverse(), To: toWorld.Reverse()},
 		},
 	}
 	got, err := Table(c, Filter{}, fakeNames{})

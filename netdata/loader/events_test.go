@@ -86,25 +86,39 @@ func eventOfEach(with func(string, func(*testing.T, *bench))) {
 		do   func(*bench)
 		want maps.Event
 	}{
-		{"a flow between pods", func(b *bench) { b.asPod(tcp(podA+":1000", podB+":80", flagSYN)) },
-			maps.Event{Kind: maps.EventNew, Tuple: tuple(maps.TCP, podA+":1000", podB+":80"), TCPFlags: flagSYN}},
-		{"a flow to a service", func(b *bench) { b.asPod(udp(podA+":1000", "10.96.0.21:80")) },
-			maps.Event{Kind: maps.EventNew, Tuple: tuple(maps.UDP, podA+":1000", podB+":8080"), Asked: ap("10.96.0.21:80"), Flow: maps.FlowNAT}},
-		{"a pod that reaches itself", func(b *bench) { b.asPod(tcp(podA+":1000", "10.96.0.22:80", flagSYN)) },
-			maps.Event{Kind: maps.EventNew, Tuple: tuple(maps.TCP, podA+":1000", podA+":8080"), Asked: ap("10.96.0.22:80"), TCPFlags: flagSYN, Flow: maps.FlowNAT}},
-		{"a node port", func(b *bench) { b.run(b.objs.FromExt, tcp(far+":5000", node+":30080", flagSYN).frame()) },
-			maps.Event{Kind: maps.EventNew, Tuple: tuple(maps.TCP, far+":5000", podB+":8080"), Asked: ap(node + ":30080"), TCPFlags: flagSYN, Flow: maps.FlowNAT}},
-		{"a spoofed source", func(b *bench) { b.run(b.objs.FromPod, udp("10.244.1.99:1000", podB+":80").frame()) },
-			maps.Event{Kind: maps.EventDrop, Tuple: tuple(maps.UDP, "10.244.1.99:1000", podB+":80"), Reason: 2, Hook: maps.HookFromPod, Length: 54}},
+		{
+			"a flow between pods", func(b *bench) { b.asPod(tcp(podA+":1000", podB+":80", flagSYN)) },
+			maps.Event{Kind: maps.EventNew, Tuple: tuple(maps.TCP, podA+":1000", podB+":80"), TCPFlags: flagSYN},
+		},
+		{
+			"a flow to a service", func(b *bench) { b.asPod(udp(podA+":1000", "10.96.0.21:80")) },
+			maps.Event{Kind: maps.EventNew, Tuple: tuple(maps.UDP, podA+":1000", podB+":8080"), Asked: ap("10.96.0.21:80"), Flow: maps.FlowNAT},
+		},
+		{
+			"a pod that reaches itself", func(b *bench) { b.asPod(tcp(podA+":1000", "10.96.0.22:80", flagSYN)) },
+			maps.Event{Kind: maps.EventNew, Tuple: tuple(maps.TCP, podA+":1000", podA+":8080"), Asked: ap("10.96.0.22:80"), TCPFlags: flagSYN, Flow: maps.FlowNAT},
+		},
+		{
+			"a node port", func(b *bench) { b.run(b.objs.FromExt, tcp(far+":5000", node+":30080", flagSYN).frame()) },
+			maps.Event{Kind: maps.EventNew, Tuple: tuple(maps.TCP, far+":5000", podB+":8080"), Asked: ap(node + ":30080"), TCPFlags: flagSYN, Flow: maps.FlowNAT},
+		},
+		{
+			"a spoofed source", func(b *bench) { b.run(b.objs.FromPod, udp("10.244.1.99:1000", podB+":80").frame()) },
+			maps.Event{Kind: maps.EventDrop, Tuple: tuple(maps.UDP, "10.244.1.99:1000", podB+":80"), Reason: 2, Hook: maps.HookFromPod, Length: 54},
+		},
 		{"a fragment to the outside", func(b *bench) {
 			p := udp(podA+":1000", far+":80")
 			p.fragment = 0x2001
 			b.run(b.objs.ToExt, p.frame())
 		}, maps.Event{Kind: maps.EventDrop, Tuple: tuple(maps.UDP, podA+":0", far+":0"), Reason: 3, Hook: maps.HookToExt, Length: 54}},
-		{"a service without endpoints", func(b *bench) { b.asPod(tcp(podA+":1000", "10.96.0.23:80", flagSYN)) },
-			maps.Event{Kind: maps.EventRefuse, Tuple: tuple(maps.TCP, podA+":1000", "10.96.0.23:80"), Reason: 9, Hook: maps.HookFromPod, TCPFlags: flagSYN}},
-		{"a node port that nobody serves", func(b *bench) { b.run(b.objs.FromExt, udp(far+":5000", node+":30081").frame()) },
-			maps.Event{Kind: maps.EventRefuse, Tuple: tuple(maps.UDP, far+":5000", node+":30081"), Reason: 9, Hook: maps.HookFromExt}},
+		{
+			"a service without endpoints", func(b *bench) { b.asPod(tcp(podA+":1000", "10.96.0.23:80", flagSYN)) },
+			maps.Event{Kind: maps.EventRefuse, Tuple: tuple(maps.TCP, podA+":1000", "10.96.0.23:80"), Reason: 9, Hook: maps.HookFromPod, TCPFlags: flagSYN},
+		},
+		{
+			"a node port that nobody serves", func(b *bench) { b.run(b.objs.FromExt, udp(far+":5000", node+":30081").frame()) },
+			maps.Event{Kind: maps.EventRefuse, Tuple: tuple(maps.UDP, far+":5000", node+":30081"), Reason: 9, Hook: maps.HookFromExt},
+		},
 	} {
 		with(tc.name, func(t *testing.T, b *bench) {
 			next := b.events(maps.AllEvents)

@@ -166,7 +166,7 @@ func (s *SSH) answer(channel ssh.Channel, req *ssh.Request) {
 	if !ok {
 		return
 	}
-	defer channel.Close()
+	defer func() { _ = channel.Close() }() // the client has gone away
 	cmd := exec.Command("git", "upload-pack", filepath.Join(s.dir, filepath.Base(repository)))
 	cmd.Stdin, cmd.Stdout = channel, channel
 	var status struct{ Status uint32 }
