@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"path"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/bothy-os/bothy/api/v1alpha1"
@@ -94,6 +95,7 @@ func (h *hall) validate(_ context.Context, snap *reconciler.Snapshot) error {
 // keepsNetwork refuses to renumber a cluster, which Kubernetes cannot do.
 func keepsNetwork(now, next *v1alpha1.Cluster) error {
 	a, b := now.Spec.Network, next.Spec.Network
+	var changed []string
 	for _, f := range []struct {
 		field    string
 		was, now any
@@ -105,8 +107,12 @@ func keepsNetwork(now, next *v1alpha1.Cluster) error {
 		{"dns.address", a.DNS.Address, b.DNS.Address, a.DNS.Address == b.DNS.Address},
 	} {
 		if !f.equal {
-			return fmt.Errorf("spec.network.%s: cannot change from %v to %v on a running cluster; put the old value back, or purge the node to start a new cluster", f.field, f.was, f.now)
+			changed = append(changed, fmt.Sprintf("spec.network.%s: cannot change from %v to %v on a running cluster", f.field, f.was, f.now))
 		}
+	}
+	if len(changed) > 0 {
+		// Of what is not written down, some follows from what is: all of it is named.
+		return fmt.Errorf("%s; put the old value back, or purge the node to start a new cluster", strings.Join(changed, "; "))
 	}
 	return nil
 }
