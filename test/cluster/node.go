@@ -286,7 +286,8 @@ func (n *Node) NewKubectl(ctx context.Context) (*Kubectl, error) {
 	}
 	dir := filepath.Dir(n.State)
 	file := filepath.Join(dir, "kubeconfig")
-	if err := os.WriteFile(file, []byte(r.Stdout), 0o600); err != nil {
+	// Tests that share a node write it while others read it.
+	if err := durable.WriteFile(file, []byte(r.Stdout), 0o600); err != nil {
 		return nil, err
 	}
 	return &Kubectl{bin: filepath.Join(n.Paths.Bin, "kubectl"), Kubeconfig: file, home: dir, namespace: "default"}, nil
