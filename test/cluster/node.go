@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/bothy-os/bothy/internal/durable"
 )
 
 // Node is one bothy node on a state directory of its own.
