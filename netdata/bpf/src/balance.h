@@ -74,7 +74,9 @@ static __always_inline int lost_flow(const struct packet *p, __u16 scope)
 
 static __always_inline int on_this_node(const struct addr *a)
 {
-	return is_node_addr(a) || bpf_map_lookup_elem(&endpoints, a);
+	struct addr key = *a; /* see BORDER */
+
+	return is_node_addr(a) || bpf_map_lookup_elem(&endpoints, &key);
 }
 
 BORDER enum step balance_new(struct __sk_buff *skb, struct packet *p, __u16 scope, enum answer_to origin, int *verdict)

@@ -51,7 +51,8 @@
 /*
  * A function that the verifier walks once and by itself, not with all that its callers
  * may know: without such borders the number of ways through a program multiplies. It
- * must not be static, and must check the pointers it is given.
+ * must not be static, and must check the pointers it is given. Linux 6.1 does not take what
+ * they point to as the key of a map: keys are copied to the stack.
  */
 #define BORDER __attribute__((noinline))
 #define SIZE_ASSERT(type, v4, v6) \

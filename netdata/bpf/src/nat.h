@@ -87,7 +87,9 @@ BORDER int nat_create(const struct tuple *orig, struct tuple *want, __u16 scope,
 		if (!nat_claim(orig, want, scope, real_is_want, &row))
 			continue;
 		nat_row(&row, want, scope, real_is_want);
-		return !bpf_map_update_elem(&nats, orig, &row, BPF_ANY);
+		struct tuple key = *orig; /* see BORDER */
+
+		return !bpf_map_update_elem(&nats, &key, &row, BPF_ANY);
 	}
 	return 0;
 }

@@ -124,7 +124,8 @@ static __always_inline int policy_allows(__u32 subject, const struct addr *peer,
 static __always_inline int policy_denies(const struct addr *subject, __u32 direction, const struct addr *peer,
 					 const struct tuple *t)
 {
-	struct endpoint *pod = bpf_map_lookup_elem(&endpoints, subject);
+	struct addr key = *subject; /* see BORDER */
+	struct endpoint *pod = bpf_map_lookup_elem(&endpoints, &key);
 
 	if (!pod || !(pod->identity & direction))
 		return 0;

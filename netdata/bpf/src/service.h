@@ -18,7 +18,9 @@ enum pick_result {
 
 static __always_inline int is_node_addr(const struct addr *a)
 {
-	return is_node(a) || bpf_map_lookup_elem(&node_addrs, a);
+	struct addr key = *a; /* see BORDER */
+
+	return is_node(a) || bpf_map_lookup_elem(&node_addrs, &key);
 }
 
 /*
