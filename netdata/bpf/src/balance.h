@@ -67,16 +67,17 @@ static __always_inline enum service_scope view_of(const struct packet *p, __u16 
  * known. On the node's own address the stack is better placed to answer: the
  * connection may be one of its own.
  */
-static __always_inline int lost_flow(const struct packet *p, __u16 scope)
+BORDER int lost_flow(const struct packet *p, __u16 scope)
 {
+	if (!p)
+		return 0;
 	return in_service_range(&p->t.daddr) || (!is_node(&p->t.daddr) && find_service(&p->t, view_of(p, scope)));
 }
 
+/* The address must be on the stack: see BORDER. */
 static __always_inline int on_this_node(const struct addr *a)
 {
-	struct addr key = *a; /* see BORDER */
-
-	return is_node_addr(a) || bpf_map_lookup_elem(&endpoints, &key);
+	return is_node(a) || bpf_map_lookup_elem(&node_addrs, a) || bpf_map_lookup_elem(&endpoints, a);
 }
 
 BORDER enum step balance_new(struct __sk_buff *skb, struct packet *p, __u16 scope, enum answer_to origin, int *verdict)
@@ -122,7 +123,7 @@ BORDER enum step balance_new(struct __sk_buff *skb, struct packet *p, __u16 scop
 	if (addr_equal(&p->real.daddr, &p->real.saddr))
 		p->real.saddr = CFG_ADDR(hairpin);
 	/* A backend elsewhere must answer by way of this node, which knows what to turn back. */
-	if (scope == NAT_EXT && !on_this_node(&p->real.daddr)) {
+	if (scope == NAT_EXT && !on_this_node(&backend.addr)) {
 		p->real.saddr = CFG_ADDR(node);
 		spread = 1;
 	}

@@ -40,31 +40,30 @@ static __always_inline int nat_same(const struct nat *a, const struct nat *b)
  * row left by a connection that has ended is taken over.
  */
 static __always_inline int nat_claim(const struct tuple *orig, const struct tuple *want, __u16 scope, __u16 real_is_want,
-				     struct nat *row)
+				     struct nat *row, struct tuple *key)
 {
-	struct tuple key; /* the one there is: the stack is small */
 	struct nat *old;
 
-	tuple_reverse(orig, &key);
-	nat_row(row, &key, scope, !real_is_want);
-	tuple_reverse(want, &key);
-	old = bpf_map_lookup_elem(&nats, &key);
+	tuple_reverse(orig, key);
+	nat_row(row, key, scope, !real_is_want);
+	tuple_reverse(want, key);
+	old = bpf_map_lookup_elem(&nats, key);
 	if (!old) {
 		/* The same pair of sockets may also talk directly, untranslated. */
 		if (real_is_want && ct_live(want))
 			return 0;
-		return !bpf_map_update_elem(&nats, &key, row, BPF_NOEXIST);
+		return !bpf_map_update_elem(&nats, key, row, BPF_NOEXIST);
 	}
 	if (nat_same(old, row))
 		return 1;
 	if (!has_handshake(orig->proto))
 		return 0;
 	if (old->to_real)
-		nat_apply(old, want, &key);
-	if (ct_live(&key))
+		nat_apply(old, want, key);
+	if (ct_live(key))
 		return 0;
-	tuple_reverse(want, &key);
-	return !bpf_map_update_elem(&nats, &key, row, BPF_EXIST);
+	tuple_reverse(want, key);
+	return !bpf_map_update_elem(&nats, key, row, BPF_EXIST);
 }
 
 /*
@@ -76,6 +75,7 @@ static __always_inline int nat_claim(const struct tuple *orig, const struct tupl
 BORDER int nat_create(const struct tuple *orig, struct tuple *want, __u16 scope, __u16 real_is_want, int spread)
 {
 	__u32 range = (__u32)cfg.snat_max - cfg.snat_min + 1;
+	struct tuple key; /* the one there is: the stack is small */
 	struct nat row;
 
 	if (!orig || !want)
@@ -84,11 +84,10 @@ BORDER int nat_create(const struct tuple *orig, struct tuple *want, __u16 scope,
 	for (int i = 0; i < PORT_TRIES; i++) {
 		if (i || spread)
 			want->sport = bpf_htons((__u16)(cfg.snat_min + bpf_get_prandom_u32() % range));
-		if (!nat_claim(orig, want, scope, real_is_want, &row))
+		if (!nat_claim(orig, want, scope, real_is_want, &row, &key))
 			continue;
 		nat_row(&row, want, scope, real_is_want);
-		struct tuple key = *orig; /* see BORDER */
-
+		key = *orig; /* see BORDER */
 		return !bpf_map_update_elem(&nats, &key, &row, BPF_ANY);
 	}
 	return 0;

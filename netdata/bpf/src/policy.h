@@ -106,15 +106,18 @@ static __always_inline int policy_trusted(const struct tuple *t, enum origin ori
 	return policy_is_node(&t->saddr) || addr_equal(&t->saddr, &hairpin);
 }
 
-static __always_inline int policy_allows(__u32 subject, const struct addr *peer, const struct tuple *t)
+/* There is one key for whoever is looked up, end after end: the stack is small. */
+static __always_inline int policy_allows(__u32 subject, struct peer_key *who, const struct addr *peer,
+					 const struct tuple *t)
 {
-	struct peer_key who = { .bits = 8 * ADDR_LEN, .addr = *peer };
 	struct rule_key what = { .bits = RULE_BITS, .subject = subject, .proto = t->proto, .port = t->dport };
 	__u32 *number;
 
 	if (bpf_map_lookup_elem(&policy_rules, &what))
 		return 1;
-	number = bpf_map_lookup_elem(&policy_peers, &who);
+	who->bits = 8 * ADDR_LEN;
+	who->addr = *peer;
+	number = bpf_map_lookup_elem(&policy_peers, who);
 	if (!number)
 		return 0;
 	what.peer = *number;
@@ -122,14 +125,15 @@ static __always_inline int policy_allows(__u32 subject, const struct addr *peer,
 }
 
 static __always_inline int policy_denies(const struct addr *subject, __u32 direction, const struct addr *peer,
-					 const struct tuple *t)
+					 const struct tuple *t, struct peer_key *who)
 {
-	struct addr key = *subject; /* see BORDER */
-	struct endpoint *pod = bpf_map_lookup_elem(&endpoints, &key);
+	struct endpoint *pod;
 
+	who->addr = *subject; /* see BORDER */
+	pod = bpf_map_lookup_elem(&endpoints, &who->addr);
 	if (!pod || !(pod->identity & direction))
 		return 0;
-	return !policy_allows((pod->identity & POLICY_SUBJECT) | direction, peer, t);
+	return !policy_allows((pod->identity & POLICY_SUBJECT) | direction, who, peer, t);
 }
 
 /*
@@ -139,11 +143,13 @@ static __always_inline int policy_denies(const struct addr *subject, __u32 direc
  */
 static __noinline int policy_judge(const struct tuple *t, enum origin origin)
 {
+	struct peer_key who;
+
 	if (policy_trusted(t, origin))
 		return DROP_NONE;
-	if (policy_denies(&t->saddr, POLICY_EGRESS, &t->daddr, t))
+	if (policy_denies(&t->saddr, POLICY_EGRESS, &t->daddr, t, &who))
 		return DROP_POLICY_EGRESS;
-	if (policy_denies(&t->daddr, POLICY_INGRESS, &t->saddr, t))
+	if (policy_denies(&t->daddr, POLICY_INGRESS, &t->saddr, t, &who))
 		return DROP_POLICY_INGRESS;
 	return DROP_NONE;
 }

@@ -82,13 +82,16 @@ func TestHost(t *testing.T) {
 }
 
 // TestPackages runs the tests of packages of one's choice, such as
-// BOTHY_VM_PACKAGES="./netdata/loader ./images".
+// BOTHY_VM_PACKAGES="./netdata/loader ./images"; of them those that
+// BOTHY_VM_TESTS matches, if that is set.
 func TestPackages(t *testing.T) {
 	packages := strings.Fields(os.Getenv("BOTHY_VM_PACKAGES"))
 	if len(packages) == 0 {
 		t.Skip("BOTHY_VM_PACKAGES names no packages")
 	}
 	onEveryKernel(t, func(t *testing.T, lab *vm.Lab, kernel string) {
-		runAll(t, lab, kernel, build(t, lab, packages...), gotest.Options{Limit: 4 * time.Minute})
+		runAll(t, lab, kernel, build(t, lab, packages...), gotest.Options{
+			Limit: 4 * time.Minute, Args: []string{"-test.run=" + os.Getenv("BOTHY_VM_TESTS")},
+		})
 	})
 }
