@@ -25,8 +25,8 @@ const (
 	busyPercent  = 200
 	// Under load the heap may outgrow what is alive by this part of the machine's
 	// memory, and never by more than growthMax bytes.
-	growthPart = 16
-	growthMax  = 256 << 20
+	growthPart = 32
+	growthMax  = 512 << 20
 	// burst is how close two cycles are when there is load.
 	burst = 2 * time.Second
 	// settle is how long a busy process has no cycle until it counts as quiet.

@@ -56,8 +56,8 @@ func TestGrowthIsBounded(t *testing.T) {
 		want        int
 	}{
 		{"a large machine", 24 << 30, 100 * mib, busyPercent},
-		{"a large heap", 24 << 30, 256 * mib, 100},
-		{"a small machine", 2 << 30, 128 * mib, 100},
+		{"a large heap", 24 << 30, 512 * mib, 100},
+		{"a small machine", 4 << 30, 128 * mib, 100},
 		{"a machine that is nearly full", 1 << 30, 640 * mib, quietPercent},
 		{"an unknown machine", 0, 100 * mib, quietPercent},
 	} {
