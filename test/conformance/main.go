@@ -162,6 +162,9 @@ func runAll(ctx context.Context, o options, d dirs, todo []spec, kept *results) 
 		return err
 	}
 	defer func() { err = errors.Join(err, suite.close()) }()
+	if todo, err = suite.leaveOut(todo, kept); err != nil {
+		return err
+	}
 	done := 0
 	for _, b := range batches(todo, o.batch, o.parallel) {
 		fmt.Fprintf(os.Stderr, "%s  %d of %d done, the next %d, %d at a time\n", now(), done, len(todo), len(b.specs), b.parallel)

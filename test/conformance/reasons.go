@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 
+	"golang.org/x/sys/unix"
 	"sigs.k8s.io/yaml"
 )
 
@@ -22,6 +23,9 @@ type reason struct {
 	Cause string `json:"cause"`
 	// Why is a sentence for the reader of the document, with the evidence.
 	Why string `json:"why"`
+	// Needs is one of needs: the specs are skipped where the machine lacks it. Without it they would
+	// run into the suite's longest deadlines, to say the same in hours.
+	Needs string `json:"needs,omitempty"`
 
 	match *regexp.Regexp
 }
@@ -45,6 +49,9 @@ func loadReasons(data []byte) ([]reason, error) {
 		if causes[r.Cause] == "" || r.Why == "" {
 			return nil, fmt.Errorf("reasons.yaml: entry %d (%s): it needs a known cause and a why", i+1, r.Specs)
 		}
+		if r.Needs != "" && needs[r.Needs] == nil {
+			return nil, fmt.Errorf("reasons.yaml: entry %d (%s): nobody knows how to look for %q", i+1, r.Specs, r.Needs)
+		}
 		match, err := regexp.Compile(r.Specs)
 		if err != nil {
 			return nil, fmt.Errorf("reasons.yaml: entry %d: %w", i+1, err)
@@ -52,6 +59,30 @@ func loadReasons(data []byte) ([]reason, error) {
 		out[i].match = match
 	}
 	return out, nil
+}
+
+// needs say whether the machine has what specs need.
+var needs = map[string]func() bool{
+	"SCTP sockets": haveSCTPSockets,
+}
+
+func haveSCTPSockets() bool {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_SCTP)
+	if err != nil {
+		return false
+	}
+	unix.Close(fd)
+	return true
+}
+
+// hopeless is what a spec needs and the machine lacks, or "".
+func hopeless(all []reason, text string) string {
+	for _, r := range all {
+		if r.Needs != "" && r.match.MatchString(text) && !needs[r.Needs]() {
+			return r.Needs
+		}
+	}
+	return ""
 }
 
 // explain is the reason for a spec, as a cell of a table.
