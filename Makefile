@@ -153,12 +153,13 @@ FOCUS    ?=
 SKIP     ?=
 SHARD    ?= 1/1
 PARALLEL ?= 4
+FOR      ?= 0
 CONFORMANCE := go run ./test/conformance
-CONFORMANCE_FLAGS = -set '$(SET)' -focus '$(FOCUS)' -skip '$(SKIP)' -shard $(SHARD) -parallel $(PARALLEL) \
+CONFORMANCE_FLAGS = -set '$(SET)' -focus '$(FOCUS)' -skip '$(SKIP)' -shard $(SHARD) -parallel $(PARALLEL) -for $(FOR) \
 	$(if $(LIST),-list) $(if $(AGAIN),-again) $(if $(RETRY),-retry) $(if $(KEEP),-keep)
 
 .PHONY: conformance
-conformance: e2e ## The upstream conformance suite, resumed where it stopped; SET, FOCUS, SKIP, SHARD, PARALLEL, LIST=1.
+conformance: e2e ## The upstream conformance suite, resumed where it stopped; SET, FOCUS, SKIP, SHARD, PARALLEL, FOR, LIST=1.
 	$(CONFORMANCE) $(CONFORMANCE_FLAGS) $(if $(LIST),,-docs)
 
 .PHONY: conformance-report
