@@ -13,6 +13,7 @@ func TestReasonsAreWellFormed(t *testing.T) {
 		"known cause":   "- {specs: x, cause: moon, why: y}",
 		"entry 1":       "- {specs: (, cause: host, why: y}",
 		"unknown field": "- {spec: x, cause: host, why: y}",
+		"which specs":   "- {cause: host, why: y}",
 		"how to look":   "- {specs: x, cause: host, why: y, needs: luck}",
 	} {
 		if _, err := loadReasons([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
@@ -45,7 +46,7 @@ func TestDocumentNamesWhatFailedAndWhy(t *testing.T) {
 		someSpecs[1].Text: {State: failed, Message: "timed out"},
 		someSpecs[6].Text: {State: skipped, Message: "Requires at least 2 nodes | not 1"},
 	}}
-	reasons, err := loadReasons([]byte("- {specs: DNS, cause: host, why: no resolver}"))
+	reasons, err := loadReasons([]byte("- {specs: DNS, says: of time, cause: suite, why: no}\n- {specs: DNS, says: timed, cause: host, why: no resolver}"))
 	if err != nil {
 		t.Fatal(err)
 	}
