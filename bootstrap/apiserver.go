@@ -79,8 +79,8 @@ func (cp *ControlPlane) buildAPIServer(ctx context.Context) (*aggregatorapiserve
 	if err != nil {
 		return nil, err
 	}
-	disabled := config.KubeAPIs.ControlPlane.Generic.DisabledPostStartHooks
-	disabled.Insert(replacedHooks...)
+	generic := config.KubeAPIs.ControlPlane.Generic
+	generic.DisabledPostStartHooks.Insert(replacedHooks...)
 
 	completedConfig, err := config.Complete()
 	if err != nil {
@@ -90,7 +90,7 @@ func (cp *ControlPlane) buildAPIServer(ctx context.Context) (*aggregatorapiserve
 	if err != nil {
 		return nil, err
 	}
-	disabled.Delete(replacedHooks...) // ours have their names
+	generic.DisabledPostStartHooks.Delete(replacedHooks...) // ours have their names
 	return server, cp.addHooks(server)
 }
 
