@@ -74,7 +74,7 @@ func (n *NetworkSpec) validate(p *problems) {
 	n.LoadBalancer.validate(p, pods, services)
 	for i, name := range n.SpliceNamespaces {
 		if !dnsLabel.MatchString(name) {
-			p.add(fmt.Sprintf("spec.network.spliceNamespaces[%d]", i), "name a namespace", "%q is not a valid name", name)
+			p.add(fmt.Sprintf("spec.network.spliceNamespaces[%d]", i), "", "%q is not the name of a namespace", name)
 		}
 	}
 	for i, c := range n.NonMasqueradeCIDRs {

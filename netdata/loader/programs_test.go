@@ -206,6 +206,31 @@ func TestMalformedIsDropped(t *testing.T) {
 	}
 }
 
+// A packet that is shorter than it says can be used by nobody: it must not take up room.
+func TestShortPacketsLeaveNoRows(t *testing.T) {
+	b := load(t)
+	b.service("10.96.0.20:80", maps.TCP, 0, 0, podB+":8080")
+	for _, to := range []string{podB + ":80", "10.96.0.20:80"} {
+		frame := tcp(podA+":1000", to, flagSYN).frame()
+		if verdict, _ := b.run(b.objs.FromPod, frame[:len(frame)-8]); verdict != shot {
+			t.Errorf("to %s: verdict %d, want drop", to, int32(verdict))
+		}
+	}
+	if rows, n := b.flowRows(), b.drops("malformed"); rows != 0 || n != 2 {
+		t.Errorf("%d rows were noted, and %d drops counted as malformed; want 0 and 2", rows, n)
+	}
+}
+
+// Whatever external address somebody gives his Service, a pod's traffic is not his.
+func TestAPodsAddressIsNoService(t *testing.T) {
+	b := load(t)
+	b.service(podB+":80", maps.TCP, 0, 0, podA+":8080")
+	verdict, out := b.asPod(tcp(podA+":1000", podB+":80", flagSYN))
+	want(t, verdict, redirect, out, podA+":1000", podB+":80")
+	verdict, out = b.asPod(tcp(podA+":1000", farPod+":80", flagSYN))
+	want(t, verdict, pass, out, podA+":1000", farPod+":80")
+}
+
 func TestServiceTranslationAndAnswer(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
