@@ -28,6 +28,9 @@ LDFLAGS     := -s -w $(K8S_LDFLAGS) \
 	-X github.com/bothy-os/bothy/internal/version.Commit=$(COMMIT) \
 	-X github.com/bothy-os/bothy/internal/version.built=$(BUILT)
 
+# There is no C library in the operating system image.
+STATIC := -linkmode external -extldflags -static
+
 BIN      := build/bin
 BINARIES := $(addprefix $(BIN)/,bothy bothy-cni bothy-init runc containerd-shim-runc-v2)
 STEP     := hack/step.sh
@@ -80,7 +83,7 @@ build/version: FORCE
 
 $(BIN)/bothy: $(SOURCES) build/version
 	@$(STEP) "Building bothy (with Kubernetes $(K8S_VERSION) inside; the first time takes minutes)" \
-		go build -v -ldflags '$(LDFLAGS)' -o $@ ./cmd/bothy
+		go build -v -ldflags '$(LDFLAGS) $(STATIC)' -o $@ ./cmd/bothy
 	@touch $@
 
 $(BIN)/bothy-cni $(BIN)/bothy-init: $(BIN)/%: $(SOURCES) build/version
@@ -112,6 +115,19 @@ build/images/index.json: $(shell find images/pause examples/hello -type f 2>/dev
 	@$(STEP) "Building the images" $(BIN)/bothy image build --layout build/images \
 		--c images/pause/pause.c=bothy.local/pause:1 --go ./examples/hello=bothy.local/hello:1
 
+# The pause image is all that a machine needs to run pods of others.
+build/os/pause/index.json: images/pause/pause.c | build
+	@rm -rf build/os/pause
+	@$(STEP) "Building the pause image" $(BIN)/bothy image build --layout build/os/pause --c images/pause/pause.c=bothy.local/pause:1
+
+FLAVOUR     ?= vm
+IMAGE_FLAGS ?=
+
+.PHONY: image
+image: build build/os/pause/index.json ## Build the operating system into build/os: disk, boot file, OCI artifact; FLAVOUR=vm or hardware.
+	@hack/deps.sh image
+	$(BIN)/bothy os build --out build/os --flavour $(FLAVOUR) --images build/os/pause $(IMAGE_FLAGS)
+
 # What the tests run in pods; never part of a cluster that is not under test.
 build/test-images/index.json: $(shell find test/images -type f 2>/dev/null) | build
 	@rm -rf build/test-images
@@ -141,6 +157,11 @@ VM_TEST := BOTHY_VM=require go test -count=1 -v -p 1
 test-vm: build images build/test-images/index.json $(BIN)/kubectl ## Kernels 6.1 and 6.12 under QEMU: dataplane, cgroup v2, quotas, the product; 30 minutes without KVM.
 	@hack/deps.sh build vm && rm -rf build/vm/run
 	$(VM_TEST) -timeout 45m ./test/vm/... $(TEST_FLAGS)
+
+.PHONY: test-vm-appliance
+test-vm-appliance: image images $(BIN)/kubectl build/test-images/index.json ## The operating system in a virtual machine: from power-on to a serving workload, Secure Boot, a damaged disk.
+	@hack/deps.sh vm appliance
+	$(VM_TEST) -timeout 45m ./test/vm/appliance $(TEST_FLAGS)
 
 .PHONY: test-vm-all
 test-vm-all: build images build/test-images/index.json $(BIN)/kubectl ## The same on every kernel in test/vm/debian/packages.yaml.

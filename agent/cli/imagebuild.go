@@ -6,10 +6,13 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/bothy-os/bothy/api/v1alpha1"
+	"github.com/bothy-os/bothy/internal/durable"
 	"github.com/bothy-os/bothy/internal/version"
 	osimage "github.com/bothy-os/bothy/os/image"
 )
@@ -20,7 +23,7 @@ func newOS(o *options) *cobra.Command {
 		Short:   "Build the operating system of machines that run nothing but bothy",
 		GroupID: "repo",
 	}
-	cmd.AddCommand(newOSBuild(o))
+	cmd.AddCommand(newOSBuild(o), newOSSeed(), newOSSign())
 	return cmd
 }
 
@@ -112,4 +115,74 @@ func printOSImage(cmd *cobra.Command, o *options, r *osimage.Result) error {
 		fmt.Fprintln(cmd.ErrOrStderr(), "not signed: machines start this with Secure Boot switched off only; see --secure-boot-key")
 	}
 	return nil
+}
+
+func newOSSeed() *cobra.Command {
+	var config string
+	var include []string
+	cmd := &cobra.Command{
+		Use:   "seed --config FILE SEED",
+		Short: "Make a volume that tells a new machine which repository it runs",
+		Long: `Make a volume, labelled BOTHY-SEED, with a boot configuration. A machine that has none
+yet reads it when the volume is plugged in, and keeps it.
+
+What --include names goes along: the machine finds NAME at /var/lib/bothy/seed/NAME.
+An OCI layout with the name images is imported by the container runtime.`,
+		Example: "  bothy os seed --config boot.yaml --include images=build/images seed.img",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			data, err := os.ReadFile(config)
+			if err != nil {
+				return fmt.Errorf("read the boot configuration: %w", err)
+			}
+			if _, err := v1alpha1.DecodeBootConfig(config, data); err != nil {
+				return err
+			}
+			seed := osimage.Seed{Config: data, Include: map[string]string{}}
+			for _, i := range include {
+				name, path, ok := strings.Cut(i, "=")
+				if !ok || name == "" || path == "" {
+					return fmt.Errorf("--include %q: write NAME=PATH, such as images=build/images", i)
+				}
+				seed.Include[name] = path
+			}
+			return seed.Write(args[0])
+		},
+	}
+	cmd.Flags().StringVar(&config, "config", "", "`file` with the boot configuration")
+	cmd.Flags().StringArrayVar(&include, "include", nil, "`NAME=PATH` of a file or directory that goes along (repeatable)")
+	_ = cmd.MarkFlagRequired("config") // fails for flags there are not
+	return cmd
+}
+
+func newOSSign() *cobra.Command {
+	var key, certificate, out string
+	cmd := &cobra.Command{
+		Use:   "sign BOOTFILE",
+		Short: "Sign a boot file for Secure Boot with a key of your own",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			keys, err := osimage.LoadKeys(key, certificate)
+			if err != nil {
+				return err
+			}
+			data, err := os.ReadFile(args[0])
+			if err != nil {
+				return err
+			}
+			signed, err := keys.Sign(data, time.Now())
+			if err != nil {
+				return fmt.Errorf("sign %s: %w", args[0], err)
+			}
+			return durable.WriteFile(out, signed, 0o644)
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&key, "key", "", "`file` with the private key, PEM")
+	fl.StringVar(&certificate, "cert", "", "`file` with its certificate, PEM")
+	fl.StringVar(&out, "out", "", "`file` for the signed boot file")
+	for _, name := range []string{"key", "cert", "out"} {
+		_ = cmd.MarkFlagRequired(name) // fails for flags there are not
+	}
+	return cmd
 }

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/bothy-os/bothy/os/boot"
@@ -24,9 +26,9 @@ const seedTime = 1 << 30
 type Seed struct {
 	// Config is the boot configuration, checked by whoever makes the seed.
 	Config []byte
-	// Directories go along whole, under their names: the machine finds them below
-	// /var/lib/bothy/seed. An OCI layout named images is imported.
-	Directories map[string]string
+	// Include are files and directories that go along, by the name under which the
+	// machine finds them in /var/lib/bothy/seed. An OCI layout named images is imported.
+	Include map[string]string
 }
 
 // Write makes file a seed volume, which can be written to a stick or given to a virtual
@@ -34,8 +36,11 @@ type Seed struct {
 func (s *Seed) Write(file string) error {
 	files := []fat.File{{Path: boot.SeedConfig, Data: s.Config}}
 	size := int64(fat.MinSize)
-	for name, dir := range s.Directories {
-		more, err := readTree(name, dir)
+	for _, name := range slices.Sorted(maps.Keys(s.Include)) {
+		if name == boot.SeedConfig {
+			return fmt.Errorf("%s is the boot configuration, and cannot be anything else", name)
+		}
+		more, err := readTree(name, s.Include[name])
 		if err != nil {
 			return err
 		}

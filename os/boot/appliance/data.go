@@ -27,6 +27,7 @@ func mountData(log *slog.Logger) error {
 	if err != nil {
 		// What there is can be used as it is.
 		log.Warn("the data partition keeps its size", "device", p.Device, "err", err)
+		size = 0
 	}
 	device, err := os.OpenFile(p.Device, os.O_RDWR, 0)
 	if err != nil {
