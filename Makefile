@@ -128,6 +128,11 @@ image: build build/os/pause/index.json ## Build the operating system into build/
 	@hack/deps.sh image
 	$(BIN)/bothy os build --out build/os --flavour $(FLAVOUR) --images build/os/pause $(IMAGE_FLAGS)
 
+.PHONY: image-lock
+image-lock: ## Move os/image/lock.yaml to the newest packages of Debian.
+	@hack/deps.sh image
+	go run ./os/image/updatelock build/os/debian os/image/lock.yaml
+
 # What the tests run in pods; never part of a cluster that is not under test.
 build/test-images/index.json: $(shell find test/images -type f 2>/dev/null) | build
 	@rm -rf build/test-images
@@ -154,9 +159,9 @@ test-integration: build images build/test-images/index.json $(BIN)/kubectl $(BIN
 VM_TEST := BOTHY_VM=require go test -count=1 -v -p 1
 
 .PHONY: test-vm
-test-vm: build images build/test-images/index.json $(BIN)/kubectl ## Kernels 6.1 and 6.12 under QEMU: dataplane, cgroup v2, quotas, the product; 30 minutes without KVM.
-	@hack/deps.sh build vm && rm -rf build/vm/run
-	$(VM_TEST) -timeout 45m ./test/vm/... $(TEST_FLAGS)
+test-vm: image images build/test-images/index.json $(BIN)/kubectl ## Kernels 6.1 and 6.12 under QEMU: dataplane, cgroup v2, quotas, the product; then the appliance; 40 minutes without KVM.
+	@hack/deps.sh build vm appliance && rm -rf build/vm/run
+	$(VM_TEST) -timeout 60m ./test/vm/... $(TEST_FLAGS)
 
 .PHONY: test-vm-appliance
 test-vm-appliance: image images $(BIN)/kubectl build/test-images/index.json ## The operating system in a virtual machine: from power-on to a serving workload, Secure Boot, a damaged disk.
@@ -164,8 +169,8 @@ test-vm-appliance: image images $(BIN)/kubectl build/test-images/index.json ## T
 	$(VM_TEST) -timeout 45m ./test/vm/appliance $(TEST_FLAGS)
 
 .PHONY: test-vm-all
-test-vm-all: build images build/test-images/index.json $(BIN)/kubectl ## The same on every kernel in test/vm/debian/packages.yaml.
-	@hack/deps.sh build vm && rm -rf build/vm/run
+test-vm-all: image images build/test-images/index.json $(BIN)/kubectl ## The same on every kernel in test/vm/debian/packages.yaml.
+	@hack/deps.sh build vm appliance && rm -rf build/vm/run
 	BOTHY_VM_KERNELS="6.1 6.12 6.18 7.3" $(VM_TEST) -timeout 3h ./test/vm/... $(TEST_FLAGS)
 
 # What `make conformance` runs and prints; docs/conformance.md explains them.

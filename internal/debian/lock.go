@@ -38,6 +38,9 @@ type KernelLock struct {
 	// Release is what `uname -r` says.
 	Release  string   `json:"release"`
 	Packages []string `json:"packages"`
+	// Follow is a package that always depends on the newest kernel of its kind; "" for a
+	// kernel that stays.
+	Follow string `json:"follow,omitempty"`
 }
 
 var (

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -22,13 +23,14 @@ func keepKernelLog(ctx context.Context, log *slog.Logger) {
 	file := logfile.Open(filepath.Join(boot.StateDir, "logs"), "kernel")
 	defer file.Close()
 	to := file.Logger(slog.LevelInfo)
+	began := poweredOn()
 	kmsg, err := os.Open("/dev/kmsg")
 	if err != nil {
 		log.Warn("the kernel's log is not kept", "err", err)
 		return
 	}
 	context.AfterFunc(ctx, func() { kmsg.Close() })
-	to.Info("the machine has started", "poweredOn", poweredOn())
+	to.Info("the machine has started", "poweredOn", began)
 	for buf := make([]byte, 8192); ; {
 		n, err := kmsg.Read(buf)
 		switch {
@@ -40,26 +42,41 @@ func keepKernelLog(ctx context.Context, log *slog.Logger) {
 			}
 			return
 		}
-		level, text := parseRecord(string(buf[:n]))
-		to.Log(ctx, level, text)
+		r := parseRecord(string(buf[:n]))
+		// A record that cannot be written is lost: the disk is full.
+		_ = to.Handler().Handle(ctx, slog.NewRecord(began.Add(r.since), r.level, r.text, 0))
 	}
 }
 
-// parseRecord takes a record apart: "priority,number,time,flags;text", and fields in lines
-// of their own, which are left out. See ABI/testing/dev-kmsg of the kernel.
-func parseRecord(record string) (slog.Level, string) {
-	head, text, _ := strings.Cut(record, ";")
+// record is one line of the kernel's log.
+type record struct {
+	level slog.Level
+	// since is how long the kernel had been running.
+	since time.Duration
+	text  string
+}
+
+// parseRecord takes a record apart: "priority,number,microseconds,flags;text", and fields
+// in lines of their own, which are left out. See ABI/testing/dev-kmsg of the kernel.
+func parseRecord(line string) record {
+	head, text, _ := strings.Cut(line, ";")
 	text, _, _ = strings.Cut(text, "\n")
-	priority, _, _ := strings.Cut(head, ",")
-	n, err := strconv.Atoi(priority)
+	r := record{level: slog.LevelInfo, text: text}
+	fields := strings.Split(head, ",")
+	if len(fields) < 3 {
+		return r
+	}
+	if us, err := strconv.ParseInt(fields[2], 10, 64); err == nil {
+		r.since = time.Duration(us) * time.Microsecond
+	}
 	const errorSeverity, warningSeverity, severities = 3, 4, 8
+	n, err := strconv.Atoi(fields[0])
 	switch severity := n % severities; {
 	case err != nil:
-		return slog.LevelInfo, text
 	case severity <= errorSeverity:
-		return slog.LevelError, text
+		r.level = slog.LevelError
 	case severity == warningSeverity:
-		return slog.LevelWarn, text
+		r.level = slog.LevelWarn
 	}
-	return slog.LevelInfo, text
+	return r
 }

@@ -92,16 +92,14 @@ func TestAWrongConfigurationIsNotHalfUsed(t *testing.T) {
 }
 
 func TestKernelRecords(t *testing.T) {
-	for record, want := range map[string]struct {
-		level slog.Level
-		text  string
-	}{
-		"6,339,5140900,-;NET: Registered protocol family 10\n":      {slog.LevelInfo, "NET: Registered protocol family 10"},
-		"3,340,5690716,-;device fails\n SUBSYSTEM=block\n":          {slog.LevelError, "device fails"},
-		"12,341,5690717,-;bothy-init: level=WARN msg=\"careful\"\n": {slog.LevelWarn, "bothy-init: level=WARN msg=\"careful\""},
+	for line, want := range map[string]record{
+		"6,339,5140900,-;NET: Registered protocol family 10\n":      {slog.LevelInfo, 5140900 * time.Microsecond, "NET: Registered protocol family 10"},
+		"3,340,5690716,-;device fails\n SUBSYSTEM=block\n":          {slog.LevelError, 5690716 * time.Microsecond, "device fails"},
+		"12,341,1000000,-;bothy-init: level=WARN msg=\"careful\"\n": {slog.LevelWarn, time.Second, "bothy-init: level=WARN msg=\"careful\""},
+		"nonsense": {slog.LevelInfo, 0, ""},
 	} {
-		if level, text := parseRecord(record); level != want.level || text != want.text {
-			t.Errorf("%q: %s %q", record, level, text)
+		if got := parseRecord(line); got != want {
+			t.Errorf("%q: %+v", line, got)
 		}
 	}
 }

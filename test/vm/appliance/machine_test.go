@@ -150,9 +150,21 @@ func (b *bench) boot(t *testing.T, fw firmware, disks ...qemu.Disk) *machine {
 		}
 		if t.Failed() {
 			t.Logf("the end of the console:\n%s", tail(m.Console.String(), 6000))
+			b.keepConsole(t, m)
 		}
 	})
 	return m
+}
+
+// keepConsole leaves what the machine has printed where those of other machines are.
+func (b *bench) keepConsole(t *testing.T, m *machine) {
+	dir := filepath.Join(b.paths.Root, "build/vm/failed")
+	file := filepath.Join(dir, strings.ReplaceAll(t.Name(), "/", "-")+".console")
+	if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(file, []byte(m.Console.String()), 0o644)); err != nil {
+		t.Logf("the console was not kept: %v", err)
+		return
+	}
+	t.Logf("the console is in %s", file)
 }
 
 func tail(s string, n int) string { return s[max(0, len(s)-n):] }
