@@ -60,6 +60,7 @@ func Run(ctx context.Context, log *slog.Logger) error {
 	k := &keeper{log: log, changed: changed, screen: newScreen(release()), clock: newClock(log)}
 	go keepKernelLog(ctx, log)
 	go k.screen.show(ctx)
+	watchPowerButton(ctx, log)
 	if err := k.clock.raise(); err != nil {
 		log.Warn("the clock was not set", "err", err)
 	}

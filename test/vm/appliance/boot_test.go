@@ -44,6 +44,13 @@ func TestPowerOnToServingWorkload(t *testing.T) {
 	if text := m.Console.String(); strings.Contains(text, "waiting for a boot configuration") {
 		t.Error("the machine has forgotten its boot configuration")
 	}
+
+	b.pressPowerButton(t)
+	m.await(t, m.patience(), regexp.MustCompile(`reboot: Power down`))
+	<-m.Done()
+	if err := m.Err(); err != nil {
+		t.Error(err)
+	}
 }
 
 // awaitWorkload follows a machine from power-on to the workload's answer.
