@@ -31,6 +31,8 @@ type bench struct {
 	accelerator qemu.Accelerator
 	image       string
 	dir         string
+	// args are further arguments of QEMU.
+	args []string
 }
 
 // newBench looks at the host. The test is skipped where a machine cannot run; with
@@ -133,7 +135,7 @@ func (b *bench) boot(t *testing.T, fw firmware, disks ...qemu.Disk) *machine {
 	m := &machine{started: time.Now(), log: filepath.Join(b.dir, "console.log")}
 	hardware, err := qemu.Start(context.WithoutCancel(t.Context()), qemu.Config{
 		Accelerator: b.accelerator, CPUs: 2, MemoryMiB: 3072, Disks: disks, ConsoleFile: m.log,
-		Args: []string{
+		Args: append([]string{
 			"-machine", "smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on",
 			"-drive", "if=pflash,format=raw,readonly=on,file=" + firmwareDir + fw.code,
 			"-drive", "if=pflash,format=raw,file=" + vars,
@@ -141,7 +143,7 @@ func (b *bench) boot(t *testing.T, fw firmware, disks ...qemu.Disk) *machine {
 			"-device", "i6300esb", "-action", "watchdog=reset",
 			"-netdev", fmt.Sprintf("user,id=net,hostfwd=tcp:127.0.0.1:%[1]d-:%[1]d,hostfwd=tcp:127.0.0.1:%[2]d-:%[2]d", apiPort, workloadPort),
 			"-device", "virtio-net-pci,netdev=net",
-		},
+		}, b.args...),
 	})
 	if err != nil {
 		t.Fatal(err)
