@@ -179,12 +179,13 @@ FOCUS    ?=
 SKIP     ?=
 SHARD    ?= 1/1
 PARALLEL ?= 4
+FOR      ?= 0
 CONFORMANCE := go run ./test/conformance
-CONFORMANCE_FLAGS = -set '$(SET)' -focus '$(FOCUS)' -skip '$(SKIP)' -shard $(SHARD) -parallel $(PARALLEL) \
+CONFORMANCE_FLAGS = -set '$(SET)' -focus '$(FOCUS)' -skip '$(SKIP)' -shard $(SHARD) -parallel $(PARALLEL) -for $(FOR) \
 	$(if $(LIST),-list) $(if $(AGAIN),-again) $(if $(RETRY),-retry) $(if $(KEEP),-keep)
 
 .PHONY: conformance
-conformance: e2e ## The upstream conformance suite, resumed where it stopped; SET, FOCUS, SKIP, SHARD, PARALLEL, LIST=1.
+conformance: e2e ## The upstream conformance suite, resumed where it stopped; SET, FOCUS, SKIP, SHARD, PARALLEL, FOR, LIST=1.
 	$(CONFORMANCE) $(CONFORMANCE_FLAGS) $(if $(LIST),,-docs)
 
 .PHONY: conformance-report
@@ -215,8 +216,8 @@ bench-net: build $(BIN)/kubectl build/images/index.json build/test-images/index.
 	go run ./test/bench/net $(BENCH_FLAGS)
 
 .PHONY: bench-programs
-bench-programs: deps ## What each eBPF program costs, in ns per packet.
-	go test -run '^$$' -bench . -count 5 ./netdata/loader
+bench-programs: deps ## What each eBPF program costs, in ns per packet, and what it takes to fill the tables.
+	go test -run '^$$' -bench . -count 5 ./netdata/loader ./netdata/services
 
 .PHONY: test-churn
 test-churn: build images build/test-images/index.json $(BIN)/kubectl ## 50 Services and 500 endpoints flap for ten minutes under load.

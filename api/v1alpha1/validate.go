@@ -72,6 +72,11 @@ func (n *NetworkSpec) validate(p *problems) {
 		}
 	}
 	n.LoadBalancer.validate(p, pods, services)
+	for i, name := range n.SpliceNamespaces {
+		if !dnsLabel.MatchString(name) {
+			p.add(fmt.Sprintf("spec.network.spliceNamespaces[%d]", i), "", "%q is not the name of a namespace", name)
+		}
+	}
 	for i, c := range n.NonMasqueradeCIDRs {
 		if _, err := netip.ParsePrefix(c); err != nil {
 			p.add(fmt.Sprintf("spec.network.nonMasqueradeCIDRs[%d]", i), `write a range such as "192.168.0.0/16"`, "%q is not an address range", c)
