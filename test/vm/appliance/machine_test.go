@@ -44,6 +44,9 @@ func newBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	b := &bench{paths: paths, image: filepath.Join(paths.Root, "build/os/bothy-vm")}
+	if other := os.Getenv("BOTHY_IMAGE"); other != "" {
+		b.image = other
+	}
 	if why := b.missing(); why != "" {
 		if os.Getenv("BOTHY_VM") == "require" {
 			t.Fatal(why)
