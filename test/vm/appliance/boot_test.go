@@ -44,9 +44,14 @@ func TestPowerOnToServingWorkload(t *testing.T) {
 	if text := m.Console.String(); strings.Contains(text, "waiting for a boot configuration") {
 		t.Error("the machine has forgotten its boot configuration")
 	}
+}
 
+func TestThePowerButtonSwitchesTheMachineOff(t *testing.T) {
+	b := newBench(t)
+	m := b.boot(t, ordinary, qemu.Disk{Serial: "system", File: b.disk(t)})
+	m.await(t, bootLimit, regexp.MustCompile(`state +waiting for a boot configuration`))
 	b.pressPowerButton(t)
-	m.await(t, m.patience(), regexp.MustCompile(`reboot: Power down`))
+	m.await(t, bootLimit, regexp.MustCompile(`reboot: Power down`))
 	<-m.Done()
 	if err := m.Err(); err != nil {
 		t.Error(err)
