@@ -54,8 +54,17 @@ func Compile(svc *corev1.Service, endpointSlices []*discoveryv1.EndpointSlice, n
 	return c.rows, c.problems
 }
 
-// balanced: the others are a matter of DNS alone.
+// serviceProxyName is the label by which a Service is left to another proxy, whatever its value.
+const serviceProxyName = "service.kubernetes.io/service-proxy-name"
+
+// balanced: the others are a matter of DNS alone, or of somebody else who has told so with a
+// label that proxies heed.
 func balanced(svc *corev1.Service) bool {
+	for _, label := range []string{serviceProxyName, corev1.IsHeadlessService} {
+		if _, foreign := svc.Labels[label]; foreign {
+			return false
+		}
+	}
 	return svc.Spec.Type != corev1.ServiceTypeExternalName && svc.Spec.ClusterIP != corev1.ClusterIPNone
 }
 
