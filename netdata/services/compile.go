@@ -57,15 +57,17 @@ func Compile(svc *corev1.Service, endpointSlices []*discoveryv1.EndpointSlice, n
 // serviceProxyName is the label by which a Service is left to another proxy, whatever its value.
 const serviceProxyName = "service.kubernetes.io/service-proxy-name"
 
-// balanced: the others are a matter of DNS alone, or of somebody else who has told so with a
-// label that proxies heed.
+// foreign says by an object's labels that it is somebody else's. Proxies leave Services that have one of
+// them alone, and EndpointSlices, too: those of headless Services have the second.
+func foreign(labels map[string]string) bool {
+	_, otherProxy := labels[serviceProxyName]
+	_, headless := labels[corev1.IsHeadlessService]
+	return otherProxy || headless
+}
+
+// balanced: the others are a matter of DNS alone, or of somebody else.
 func balanced(svc *corev1.Service) bool {
-	for _, label := range []string{serviceProxyName, corev1.IsHeadlessService} {
-		if _, foreign := svc.Labels[label]; foreign {
-			return false
-		}
-	}
-	return svc.Spec.Type != corev1.ServiceTypeExternalName && svc.Spec.ClusterIP != corev1.ClusterIPNone
+	return svc.Spec.Type != corev1.ServiceTypeExternalName && svc.Spec.ClusterIP != corev1.ClusterIPNone && !foreign(svc.Labels)
 }
 
 type compiler struct {
