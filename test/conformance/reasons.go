@@ -37,7 +37,7 @@ var causes = map[string]string{
 	"bothy":  "a defect of bothy",
 	"choice": "a decision of bothy",
 	"lacks":  "bothy lacks the feature",
-	"host":   "the kernel of the machine",
+	"host":   "the machine",
 	"image":  "the rebuilt image",
 	"nodes":  "needs more than one node",
 	"suite":  "the suite",
