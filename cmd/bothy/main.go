@@ -8,4 +8,7 @@ import (
 	"github.com/bothy-os/bothy/agent/cli"
 )
 
-func main() { os.Exit(cli.Main()) }
+func main() {
+	lookUpUsersInFiles()
+	os.Exit(cli.Main())
+}
