@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"runtime"
 	"sync"
 	"time"
 
@@ -29,6 +30,10 @@ type Config struct {
 	// First is the name of the image that is imported before all others: the
 	// sandbox image, without which no pod starts.
 	First string
+	// Judge, if set, is asked about each image before a byte of it is copied; its
+	// error keeps the image out. Digests are those of the entry in the layout and
+	// of the manifest for this machine.
+	Judge func(name string, digests []string) error
 	// After names the components that must be ready before, usually containerd.
 	After []string
 	// Log receives one line per imported image and per failure.
@@ -156,6 +161,9 @@ func (im *Images) importImage(ctx context.Context, target *target, l *layout.Lay
 		st.Present++
 		return nil
 	}
+	if err := im.judge(l, img); err != nil {
+		return err
+	}
 	started := time.Now()
 	if err := target.put(ctx, l, img); err != nil {
 		return err
@@ -163,4 +171,20 @@ func (im *Images) importImage(ctx context.Context, target *target, l *layout.Lay
 	st.Imported++
 	im.cfg.Log.Info("image imported", "image", img.Name, "digest", img.Descriptor.Digest.String(), "took", time.Since(started).Round(time.Millisecond))
 	return nil
+}
+
+// judge asks whether an image may come in.
+func (im *Images) judge(l *layout.Layout, img layout.Image) error {
+	if im.cfg.Judge == nil {
+		return nil
+	}
+	manifest, _, err := l.Manifest(img.Descriptor, runtime.GOOS, runtime.GOARCH)
+	if err != nil {
+		return err
+	}
+	digests := []string{img.Descriptor.Digest.String()}
+	if manifest.Digest != img.Descriptor.Digest {
+		digests = append(digests, manifest.Digest.String())
+	}
+	return im.cfg.Judge(img.Name, digests)
 }
