@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/prometheus/client_golang/prometheus"
@@ -42,12 +43,22 @@ func checkImagePolicy(snap *reconciler.Snapshot) error {
 
 // enforceImagePolicy puts the policy of an accepted commit in force, before
 // anything is started that could run an image.
-func enforceImagePolicy(snap *reconciler.Snapshot) error {
+func enforceImagePolicy(ctx context.Context, snap *reconciler.Snapshot) error {
 	files, err := policy.Read(snap.Files)
 	if err != nil {
 		return fmt.Errorf("read the image policy of commit %s: %w", snap.Commit, err)
 	}
-	return gate.Write(imagePolicyFile, snap.Commit, files)
+	if err := gate.Write(imagePolicyFile, snap.Commit, files); err != nil {
+		return err
+	}
+	// It is in force. A question makes bothy kube, if it runs, say so in its
+	// status at once.
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if body, err := call(ctx, kubeSocket, http.MethodGet, "/v1/images/policy", nil); err == nil {
+		body.Close()
+	}
+	return nil
 }
 
 // imageGuard is the image policy inside bothy kube.
@@ -79,6 +90,12 @@ func signaturesBeside(_ context.Context, image string) (cosign.Repository, error
 // judgeImport is asked by the importer.
 func (i imageGuard) judgeImport(name string, digests []string) error {
 	return i.gate.Check(gate.Import, verify.Image{Name: name, Digests: digests})
+}
+
+// servePolicy says what is in force.
+func (i imageGuard) servePolicy(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(i.gate.Status()) // the client has gone away
 }
 
 // serveVerdict explains what the policy says about an image of the node.

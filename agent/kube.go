@@ -92,6 +92,7 @@ func runKube(ctx context.Context, log *slog.Logger) error {
 			}
 			statusHandler(status, changed)(w, r)
 		})
+		mux.HandleFunc("GET /v1/images/policy", guard.servePolicy)
 		mux.HandleFunc("GET /v1/images/verdict", guard.serveVerdict)
 		mux.HandleFunc("GET /v1/profile/{kind}", profileHandler)
 		return serveSocket(ctx, kubeSocket, mux, ready)

@@ -183,7 +183,7 @@ func (h *hall) siteComponent() supervise.Component {
 				if err != nil {
 					return fmt.Errorf("commit %s was accepted, but this version of bothy cannot read it: %w", snap.Commit, err)
 				}
-				if err := enforceImagePolicy(snap); err != nil {
+				if err := enforceImagePolicy(ctx, snap); err != nil {
 					return err
 				}
 				if err := h.tracing.Switch(ctx, next.telemetry.Tracing); err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/bothy-os/bothy/images/layout"
+	"github.com/bothy-os/bothy/images/signatures"
 	"github.com/bothy-os/bothy/internal/supervise"
 )
 
@@ -144,6 +145,9 @@ func (im *Images) importLayout(ctx context.Context, target *target, dir string, 
 	}
 	var errs []error
 	for _, img := range l.First(im.cfg.First) {
+		if signatures.IsSignature(img.Name) {
+			continue // it lies beside the images and is none
+		}
 		if err := im.importImage(ctx, target, l, img, st); err != nil {
 			st.Failed[img.Name] = err.Error()
 			errs = append(errs, fmt.Errorf("import image %s: %w", img.Name, err))
