@@ -17,6 +17,8 @@
 //     manifest and configuration again;
 //   - tasks: that is asked again when the container starts, and what is mounted
 //     as its root must be that snapshot, unchanged, run by bothy's own runtime;
+//   - layers: a client gives a layer the name of its hash only if containerd
+//     itself unpacked it, and nothing beside it;
 //   - volumes: a snapshot of an image is given out only for an allowed image.
 //
 // The promise ends where root begins: who can write to containerd's directory,
@@ -26,5 +28,6 @@
 // Kubernetes beyond the annotation with the name that a pod's author wrote.
 //
 // Map: guard.go (the plugins), image.go (what an image is made of), pull.go,
-// names.go, containers.go, tasks.go, snapshots.go (the guarded services).
+// names.go, containers.go, tasks.go, snapshots.go, layers.go (the guarded
+// services), admit.go (answers to admission).
 package enforce

@@ -3,9 +3,11 @@ package enforce
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync/atomic"
 
 	containersapi "github.com/containerd/containerd/api/services/containers/v1"
+	diffapi "github.com/containerd/containerd/api/services/diff/v1"
 	imagesapi "github.com/containerd/containerd/api/services/images/v1"
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	ctrdcontainers "github.com/containerd/containerd/v2/core/containers"
@@ -37,8 +39,9 @@ type Config struct {
 
 // Guard is the policy at work inside one containerd.
 type Guard struct {
-	cfg   Config
-	stack atomic.Pointer[stack]
+	cfg    Config
+	stack  atomic.Pointer[stack]
+	making *making
 }
 
 // stack is the containerd that the guard is in.
@@ -51,7 +54,7 @@ type stack struct {
 }
 
 // New returns a guard. It acts when containerd is started with its plugins.
-func New(cfg Config) *Guard { return &Guard{cfg: cfg} }
+func New(cfg Config) *Guard { return &Guard{cfg: cfg, making: newMaking()} }
 
 // Plugins returns containerd's plugins with the guarded ones wrapped. A plugin
 // that is not there is an error: containerd would run unguarded.
@@ -68,6 +71,10 @@ func (g *Guard) Plugins(all []plugin.Registration) ([]plugin.Registration, error
 		services.TasksService: func(s any) (any, error) {
 			c, ok := s.(tasksapi.TasksClient)
 			return &tasks{TasksClient: c, guard: g}, is(ok, s)
+		},
+		services.DiffService: func(s any) (any, error) {
+			c, ok := s.(diffapi.DiffClient)
+			return &diffs{DiffClient: c, guard: g}, is(ok, s)
 		},
 		services.SnapshotsService: func(s any) (any, error) {
 			m, ok := s.(map[string]snapshots.Snapshotter)
@@ -101,6 +108,9 @@ func is(ok bool, service any) error {
 // wrapped is a registration whose instance is guarded.
 func (g *Guard) wrapped(r plugin.Registration, wrap func(any) (any, error)) plugin.Registration {
 	inner := r.InitFn
+	if !slices.Contains(r.Requires, plugins.MetadataPlugin) {
+		r.Requires = append(slices.Clone(r.Requires), plugins.MetadataPlugin)
+	}
 	r.InitFn = func(ic *plugin.InitContext) (any, error) {
 		if err := g.attach(ic); err != nil {
 			return nil, err

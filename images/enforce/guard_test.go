@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	containersapi "github.com/containerd/containerd/api/services/containers/v1"
+	diffapi "github.com/containerd/containerd/api/services/diff/v1"
 	imagesapi "github.com/containerd/containerd/api/services/images/v1"
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/containerd/api/types"
@@ -20,11 +21,13 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/metadata"
+	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/plugins"
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/containerd/v2/plugins/services"
 	"github.com/containerd/containerd/v2/plugins/snapshots/native"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/plugin"
 	"github.com/containerd/typeurl/v2"
 	"github.com/opencontainers/go-digest"
@@ -375,7 +378,7 @@ func TestNamesAndVolumes(t *testing.T) {
 	if _, err := s.sn.Prepare(s.ctx, "volume", goodChain); err != nil {
 		t.Error(err)
 	}
-	if _, err := s.sn.Prepare(s.ctx, "layer", evilChain, snapshots.WithLabels(map[string]string{unpackLabel: "sha256:x"})); err != nil {
+	if _, err := s.sn.Prepare(s.ctx, "extract-1 x", evilChain); err != nil {
 		t.Error(err)
 	}
 	_, err := s.sn.View(s.ctx, "view", evilChain)
@@ -383,6 +386,60 @@ func TestNamesAndVolumes(t *testing.T) {
 	_, nobody := s.manifest("nobody")
 	_, err = s.sn.Prepare(s.ctx, "nobody", nobody)
 	s.refuses("no image", err, "the layers of no image")
+}
+
+// TestLayers: a layer's name is a promise that a client cannot make.
+func TestLayers(t *testing.T) {
+	s := newSite(t)
+	base, diff := digest.FromString("base").String(), digest.FromString("diff").String()
+	top := identity.ChainID([]digest.Digest{digest.Digest(base), digest.Digest(diff)}).String()
+	n := 0
+	// layer makes a layer as a client does, and tampers with it.
+	layer := func(name, parent string, unpacked string, tamper func(d *diffs, mounts []*types.Mount)) error {
+		n++
+		key := fmt.Sprintf("extract-%d %s", n, name)
+		mounts, err := s.sn.Prepare(s.ctx, key, parent)
+		must(t, err)
+		d := &diffs{DiffClient: fakeDiffs(unpacked), guard: s.Guard}
+		if unpacked != "" {
+			_, err = d.Apply(s.ctx, &diffapi.ApplyRequest{Mounts: mount.ToProto(mounts)})
+			must(t, err)
+		}
+		tamper(d, mount.ToProto(mounts))
+		return s.sn.Commit(s.ctx, name, key)
+	}
+	not := func(*diffs, []*types.Mount) {}
+	must(t, layer(base, "", base, not))
+	must(t, layer(top, base, diff, not))
+	s.refuses("another layer", layer(digest.FromString("x").String(), "", base, not), "the layer is "+base)
+	s.refuses("another parent", layer(top, "", diff, not), "the layer is "+diff)
+	s.refuses("nothing unpacked", layer(base, "", "", not), "0 layers were unpacked")
+	s.refuses("one more", layer(base, "", base, func(d *diffs, m []*types.Mount) {
+		_, err := d.Apply(s.ctx, &diffapi.ApplyRequest{Mounts: m})
+		must(t, err)
+	}), "2 layers were unpacked")
+	if err := layer(base, "", base, func(d *diffs, m []*types.Mount) {
+		m[0].Options = append(m[0].Options, "noatime")
+		_, err := d.Apply(s.ctx, &diffapi.ApplyRequest{Mounts: m})
+		s.refuses("the same place by other words", err, "into layers in the making, and nowhere else")
+	}); !errdefs.IsAlreadyExists(err) {
+		t.Errorf("the layer itself is in order: %v", err)
+	}
+	_, err := s.sn.Prepare(s.ctx, "mine", "")
+	must(t, err)
+	s.refuses("no layer at all", s.sn.Commit(s.ctx, digest.FromString("y").String(), "mine"), "not known what")
+	must(t, s.sn.Commit(s.ctx, "by a name of its own", "mine"))
+}
+
+// fakeDiffs unpacks layers with a hash.
+type fakeDiffs string
+
+func (f fakeDiffs) Apply(context.Context, *diffapi.ApplyRequest, ...grpc.CallOption) (*diffapi.ApplyResponse, error) {
+	return &diffapi.ApplyResponse{Applied: &types.Descriptor{Digest: string(f)}}, nil
+}
+
+func (fakeDiffs) Diff(context.Context, *diffapi.DiffRequest, ...grpc.CallOption) (*diffapi.DiffResponse, error) {
+	return nil, errors.New("not here")
 }
 
 func TestAdmit(t *testing.T) {
@@ -474,8 +531,8 @@ func TestPlugins(t *testing.T) {
 		}
 		return out
 	}
-	all := []string{services.ImagesService, services.ContainersService, services.TasksService, services.SnapshotsService}
-	out, err := s.Plugins(registrations(append(all, services.DiffService)...))
+	all := []string{services.ImagesService, services.ContainersService, services.TasksService, services.SnapshotsService, services.DiffService}
+	out, err := s.Plugins(registrations(all...))
 	if err != nil || len(out) != 6 || out[5].Type != plugins.ImageVerifierPlugin {
 		t.Errorf("%v, %v", out, err)
 	}

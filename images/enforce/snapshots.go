@@ -3,7 +3,6 @@ package enforce
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -11,9 +10,6 @@ import (
 	"github.com/bothy-os/bothy/images/gate"
 	"github.com/bothy-os/bothy/images/verify"
 )
-
-// unpackLabel is on snapshots that are layers in the making.
-const unpackLabel = "containerd.io/snapshot.ref"
 
 // guarded guards the snapshotters that clients of containerd see. containerd
 // itself unpacks images beside them.
@@ -33,23 +29,37 @@ type snapshotter struct {
 }
 
 func (s *snapshotter) Prepare(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
-	if err := s.guard.files(ctx, parent, opts); err != nil {
+	if err := s.guard.files(ctx, key, parent); err != nil {
 		return nil, err
 	}
-	return s.Snapshotter.Prepare(ctx, key, parent, opts...)
+	mounts, err := s.Snapshotter.Prepare(ctx, key, parent, opts...)
+	if err == nil && becomesLayer(key) && s.guard.cfg.Gate.InForce() {
+		s.guard.making.begin(key, parent, mounts)
+	}
+	return mounts, err
 }
 
 func (s *snapshotter) View(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
-	if err := s.guard.files(ctx, parent, opts); err != nil {
+	if err := s.guard.files(ctx, key, parent); err != nil {
 		return nil, err
 	}
 	return s.Snapshotter.View(ctx, key, parent, opts...)
 }
 
+// Commit makes a layer of what was unpacked, if it is what its name says.
+func (s *snapshotter) Commit(ctx context.Context, name, key string, opts ...snapshots.Opt) error {
+	if bareID.MatchString(name) && s.guard.cfg.Gate.InForce() {
+		if err := s.guard.making.committed(name, key); err != nil {
+			return nativelyDenied(s.guard.cfg.Gate.Refuse(gate.Layer, name, err))
+		}
+	}
+	return s.Snapshotter.Commit(ctx, name, key, opts...)
+}
+
 // files judges a snapshot on top of an image's layers. An empty one has no
 // files, and one that becomes a layer is judged with its image.
-func (g *Guard) files(ctx context.Context, parent string, opts []snapshots.Opt) error {
-	if parent == "" || !g.cfg.Gate.InForce() || becomesLayer(opts) {
+func (g *Guard) files(ctx context.Context, key, parent string) error {
+	if parent == "" || becomesLayer(key) || !g.cfg.Gate.InForce() {
 		return nil
 	}
 	ways, err := g.stack.Load().withChain(ctx, parent)
@@ -60,16 +70,6 @@ func (g *Guard) files(ctx context.Context, parent string, opts []snapshots.Opt) 
 		return nativelyDenied(g.cfg.Gate.Refuse(gate.Volume, parent, fmt.Errorf("image policy: %s are the layers of no image that containerd knows by a name", parent)))
 	}
 	return nativelyDenied(g.cfg.Gate.CheckAny(gate.Volume, ways))
-}
-
-func becomesLayer(opts []snapshots.Opt) bool {
-	var info snapshots.Info
-	for _, o := range opts {
-		if o(&info) != nil {
-			return false
-		}
-	}
-	return strings.HasPrefix(info.Labels[unpackLabel], "sha256:")
 }
 
 // withChain returns the ways in which an image with these layers could be

@@ -25,6 +25,7 @@ const (
 	Container = "container"
 	Task      = "task"
 	Volume    = "volume"
+	Layer     = "layer"
 	Admission = "admission"
 )
 

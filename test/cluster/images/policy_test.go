@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containerd/errdefs"
+
 	"github.com/bothy-os/bothy/internal/cosign/cosigntest"
 	"github.com/bothy-os/bothy/test/cluster"
 )
@@ -52,6 +54,14 @@ func (s *site) inForce(t *testing.T, commit string, want bool) {
 	})
 }
 
+// push pushes what is in the work tree, and does not wait for the node to look.
+func (s *site) push(t *testing.T, message string) string {
+	t.Helper()
+	commit := s.repo.Push(t, message, cluster.Signed)
+	s.Try(t, "reconcile")
+	return commit
+}
+
 // TestImagePolicy is a site that takes up a policy while it runs.
 func TestImagePolicy(t *testing.T) {
 	key, stranger := cosigntest.NewKey(t), cosigntest.NewKey(t)
@@ -80,7 +90,7 @@ func TestImagePolicy(t *testing.T) {
 	kube := n.MustProcess(t, "kube")
 
 	repo.Write(t, "trust/images.yaml", s.policy)
-	s.inForce(t, repo.Push(t, "only what the team signed", cluster.Signed), true)
+	s.inForce(t, s.push(t, "only what the team signed"), true)
 	if now := n.MustProcess(t, "kube"); now.PID != kube.PID {
 		t.Errorf("Kubernetes was restarted for the policy: %v, was %v", now, kube)
 	}
@@ -98,9 +108,16 @@ func TestImagePolicy(t *testing.T) {
 }
 
 func (s *site) signedRun(t *testing.T) {
+	want := "bothy.local/signed@" + s.carrier.digests["bothy.local/signed:1"]
+	c, ctx := containerd(t, s.Node, "k8s.io")
+	signed, err := c.ImageService().Get(ctx, "bothy.local/signed:1")
+	must(t, err)
+	signed.Name = want // as a pull would name it, too
+	if _, err := c.ImageService().Create(ctx, signed); err != nil && !errdefs.IsAlreadyExists(err) {
+		t.Fatal(err)
+	}
 	s.kubectl.Apply(t, pod("signed", "bothy.local/signed:1"))
 	ready(t, s.kubectl, "signed")
-	want := "bothy.local/signed@" + s.carrier.digests["bothy.local/signed:1"]
 	if got, err := s.kubectl.Field(t.Context(), "pod/signed", "{.spec.containers[0].image}"); err != nil || got != want {
 		t.Errorf("image %s, want %s; %v", got, want, err)
 	}
@@ -206,7 +223,7 @@ func (s *site) kubeKilled(t *testing.T) {
 
 func (s *site) badPolicy(t *testing.T) {
 	s.repo.Write(t, "trust/images.yaml", strings.Replace(s.policy, "authorities:", "policy: {type: cue, data: x}\n  authorities:", 1))
-	commit := s.repo.Push(t, "a policy that nobody would obey", cluster.Signed)
+	commit := s.push(t, "a policy that nobody would obey")
 	cluster.Eventually(t, patience, "the commit to be refused", func() error {
 		r := s.Status(t).Git.Rejected
 		if r == nil || r.Commit != commit || !strings.Contains(r.Problem, "trust/images.yaml:18: spec.policy: is not supported") {
@@ -219,7 +236,7 @@ func (s *site) badPolicy(t *testing.T) {
 
 func (s *site) takenBack(t *testing.T) {
 	s.repo.Remove(t, "trust/images.yaml")
-	s.inForce(t, s.repo.Push(t, "any image again", cluster.Signed), false)
+	s.inForce(t, s.push(t, "any image again"), false)
 	s.kubectl.Apply(t, pod("late", "bothy.local/unsigned:1"))
 	ready(t, s.kubectl, "late")
 	ready(t, s.kubectl, "early")
