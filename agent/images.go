@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -16,10 +17,12 @@ import (
 
 	"github.com/bothy-os/bothy/images/enforce"
 	"github.com/bothy-os/bothy/images/gate"
+	"github.com/bothy-os/bothy/images/layout"
 	"github.com/bothy-os/bothy/images/policy"
 	"github.com/bothy-os/bothy/images/signatures"
 	"github.com/bothy-os/bothy/images/verify"
 	"github.com/bothy-os/bothy/internal/cosign"
+	"github.com/bothy-os/bothy/node"
 	"github.com/bothy-os/bothy/os/boot"
 	"github.com/bothy-os/bothy/reconciler"
 )
@@ -31,14 +34,43 @@ var (
 	imagePolicyFile = filepath.Join(imagesDir, "policy.json")
 )
 
-// checkImagePolicy refuses a commit whose image policy would not be obeyed.
-func checkImagePolicy(snap *reconciler.Snapshot) error {
-	files, err := policy.Read(snap.Files)
-	if err != nil || files == nil {
+// checkImagePolicy refuses a commit whose image policy would not be obeyed, or
+// under which no pod could start.
+func checkImagePolicy(files fs.FS, layouts []string) error {
+	found, err := policy.Read(files)
+	if err != nil || found == nil {
 		return err
 	}
-	_, err = policy.Compile(files)
-	return err
+	p, err := policy.Compile(found)
+	if err != nil {
+		return err
+	}
+	g := gate.New(gateConfig(layouts, slog.New(slog.DiscardHandler)))
+	for _, dir := range layouts {
+		l, err := layout.Open(dir)
+		if err != nil {
+			continue // the importer says what is wrong with it
+		}
+		for _, img := range l.Images {
+			if img.Name != node.SandboxImage {
+				continue
+			}
+			v := g.Try(p, verify.Image{Name: img.Name, Digests: []string{img.Descriptor.Digest.String()}})
+			if err := v.Err(); err != nil {
+				return fmt.Errorf("%s: no pod could start: %w; sign the sandbox image, or allow its digest", policy.File, err)
+			}
+			return nil
+		}
+	}
+	return nil
+}
+
+// gateConfig says where a gate of this node has its things.
+func gateConfig(layouts []string, log *slog.Logger) gate.Config {
+	return gate.Config{
+		File: imagePolicyFile, Signatures: signatures.NewStore(filepath.Join(imagesDir, "signatures")),
+		Layouts: append(slices.Clone(layouts), imagesDir), Log: log,
+	}
 }
 
 // enforceImagePolicy puts the policy of an accepted commit in force, before
@@ -68,10 +100,7 @@ type imageGuard struct {
 }
 
 func newImageGuard(c *KubeConfig, log *slog.Logger) imageGuard {
-	g := gate.New(gate.Config{
-		File: imagePolicyFile, Signatures: signatures.NewStore(filepath.Join(imagesDir, "signatures")),
-		Layouts: append(slices.Clone(c.ImageLayouts), imagesDir), Log: log.With("wing", "images"),
-	})
+	g := gate.New(gateConfig(c.ImageLayouts, log.With("wing", "images")))
 	return imageGuard{gate: g, guard: enforce.New(enforce.Config{
 		Gate: g, Shim: filepath.Join(c.BinDir, "containerd-shim-runc-v2"), Runc: filepath.Join(c.BinDir, "runc"),
 		Registry: signaturesBeside,

@@ -13,6 +13,7 @@ import (
 	runcoptions "github.com/containerd/containerd/api/types/runc/options"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/typeurl/v2"
+	"github.com/distribution/reference"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -189,10 +190,10 @@ func (s *stack) parent(ctx context.Context, snapshotter, key string) (string, er
 }
 
 // names are those by which an image is judged: the one that the pod's author
-// wrote if it is known, the one that the container has if it is a name, or else
-// all that the image has.
+// wrote if the image has it, the one that the container has if it is a name, or
+// else all that the image has.
 func (s *stack) names(ctx context.Context, image images.Image, wanted string) ([]string, error) {
-	if wanted != "" && !bareID.MatchString(wanted) {
+	if s.isName(ctx, wanted, image) {
 		return []string{wanted}, nil
 	}
 	if !bareID.MatchString(image.Name) {
@@ -209,6 +210,17 @@ func (s *stack) names(ctx context.Context, image images.Image, wanted string) ([
 		}
 	}
 	return out, nil
+}
+
+// isName says that an image has a name. What a container claims is no proof, and
+// neither is the beginning of an id.
+func (s *stack) isName(ctx context.Context, name string, image images.Image) bool {
+	ref, err := reference.ParseDockerRef(name)
+	if err != nil {
+		return false
+	}
+	named, err := s.images.Get(ctx, ref.String())
+	return err == nil && named.Target.Digest == image.Target.Digest
 }
 
 // rootInside refuses specifications that run programs of another place than the

@@ -154,6 +154,7 @@ func TestContainers(t *testing.T) {
 	s.name("example.org/good:1", good)
 	s.name("example.org/evil:1", evil)
 	s.name("sha256:"+strings.Repeat("9", 64), good)
+	s.name("evil.org/good:1", good)
 	s.snapshot("good", goodChain)
 	s.snapshot("evil", evilChain)
 	ask := func(c *containersapi.Container) error { return s.container(s.ctx, gate.Container, c) }
@@ -183,21 +184,22 @@ func TestContainers(t *testing.T) {
 		record *containersapi.Container
 		want   string
 	}{
-		"unsigned":                 {record("example.org/evil:1", "evil", plainSpec), "has no signature"},
-		"files of another image":   {record("example.org/good:1", "evil", plainSpec), "not that of the image example.org/good:1"},
-		"name of another image":    {record("example.org/evil:1", "good", plainSpec), "not that of the image example.org/evil:1"},
-		"a name with a laxer rule": {record("example.org/good:1", "good", `{"root":{"path":"rootfs"},"annotations":{"io.kubernetes.cri.image-name":"evil.org/x:1"}}`), "no policy in"},
-		"no image":                 {record("", "good", plainSpec), "containerd does not have"},
-		"an image that is not":     {record("example.org/none:1", "good", plainSpec), "containerd does not have"},
-		"no snapshot":              {record("example.org/good:1", "", plainSpec), "has no snapshot"},
-		"a snapshot that is not":   {record("example.org/good:1", "none", plainSpec), "its snapshot"},
-		"no root":                  {record("example.org/good:1", "good", `{}`), "root.path"},
-		"root elsewhere":           {record("example.org/good:1", "good", `{"root":{"path":"/tmp/evil"}}`), "root.path"},
-		"root beside":              {record("example.org/good:1", "good", `{"root":{"path":"../evil"}}`), "root.path"},
-		"no specification":         {record("example.org/good:1", "good", ``), "specification"},
-		"another runtime":          {runtime, `its runtime is "/tmp/evil"`},
-		"another runc":             {options(&runcoptions.Options{BinaryName: "/tmp/evil"}), "its runtime is the program /tmp/evil"},
-		"a checkpoint":             {options(&runcoptions.Options{CriuImagePath: "/tmp/evil"}), "checkpoint"},
+		"unsigned":                                {record("example.org/evil:1", "evil", plainSpec), "has no signature"},
+		"files of another image":                  {record("example.org/good:1", "evil", plainSpec), "not that of the image example.org/good:1"},
+		"name of another image":                   {record("example.org/evil:1", "good", plainSpec), "not that of the image example.org/evil:1"},
+		"the name of another image":               {record("example.org/evil:1", "evil", `{"root":{"path":"rootfs"},"annotations":{"io.kubernetes.cri.image-name":"example.org/good:1"}}`), "has no signature"},
+		"a name that it has and nothing is about": {record("example.org/good:1", "good", `{"root":{"path":"rootfs"},"annotations":{"io.kubernetes.cri.image-name":"evil.org/good:1"}}`), "no policy in"},
+		"no image":                                {record("", "good", plainSpec), "containerd does not have"},
+		"an image that is not":                    {record("example.org/none:1", "good", plainSpec), "containerd does not have"},
+		"no snapshot":                             {record("example.org/good:1", "", plainSpec), "has no snapshot"},
+		"a snapshot that is not":                  {record("example.org/good:1", "none", plainSpec), "its snapshot"},
+		"no root":                                 {record("example.org/good:1", "good", `{}`), "root.path"},
+		"root elsewhere":                          {record("example.org/good:1", "good", `{"root":{"path":"/tmp/evil"}}`), "root.path"},
+		"root beside":                             {record("example.org/good:1", "good", `{"root":{"path":"../evil"}}`), "root.path"},
+		"no specification":                        {record("example.org/good:1", "good", ``), "specification"},
+		"another runtime":                         {runtime, `its runtime is "/tmp/evil"`},
+		"another runc":                            {options(&runcoptions.Options{BinaryName: "/tmp/evil"}), "its runtime is the program /tmp/evil"},
+		"a checkpoint":                            {options(&runcoptions.Options{CriuImagePath: "/tmp/evil"}), "checkpoint"},
 	} {
 		s.refuses(what, ask(c.record), c.want)
 	}

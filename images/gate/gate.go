@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/bothy-os/bothy/images/policy"
 	"github.com/bothy-os/bothy/images/signatures"
 	"github.com/bothy-os/bothy/images/verify"
 	"github.com/bothy-os/bothy/internal/cosign"
@@ -116,6 +117,11 @@ func (g *Gate) Status() Status {
 		st.InForce, st.Hash, st.Rules = true, f.policy.Hash, len(f.policy.Rules)
 	}
 	return st
+}
+
+// Try judges an image by a policy that is not in force.
+func (g *Gate) Try(p *policy.Policy, image verify.Image) verify.Verdict {
+	return verify.Judge(p, image, g.signatures)
 }
 
 // InForce reports whether anything can be denied: false for a site without a
