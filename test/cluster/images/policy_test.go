@@ -107,6 +107,39 @@ func TestImagePolicy(t *testing.T) {
 	t.Run("taken back", s.takenBack)
 }
 
+// TestPolicyFromTheFirstCommit is a site that never ran anything unsigned: the
+// policy is in force before the first image is imported.
+func TestPolicyFromTheFirstCommit(t *testing.T) {
+	key := cosigntest.NewKey(t)
+	c := newCarrier(t, filepath.Join(t.TempDir(), "carried"))
+	paths := cluster.Require(t)
+	c.know(paths.Images)
+	toolbox := c.know(paths.TestImages)["bothy.local/toolbox:1"]
+	c.vary("bothy.local/signed:1", toolbox)
+	c.sign("bothy.local/pause:1", "bothy.local/pause:1", key)
+	c.sign("bothy.local/hello:1", "bothy.local/hello:1", key)
+	c.sign("bothy.local/signed:1", "bothy.local/signed:1", key)
+	repo := cluster.NewRepo(t, false, map[string]string{"trust/images.yaml": policy(t, key, "sha256:"+strings.Repeat("0", 64))})
+	n := cluster.NodeFor(t, repo)
+	n.Up(t, "--images", c.dir)
+	k := n.Kubectl(t)
+	k.Apply(t, pod("signed", "bothy.local/signed:1")) // which has two layers
+	ready(t, k, "signed")
+	// Nobody signed the toolbox, so it never came in.
+	cluster.Eventually(t, patience, "the importer to say what it left out", func() error {
+		for _, c := range n.Status(t).Components {
+			if c.Name == "images" && strings.Contains(c.LastError, "import image bothy.local/toolbox:1: image policy denies bothy.local/toolbox:1") {
+				return nil
+			}
+		}
+		return fmt.Errorf("components: %+v", n.Status(t).Components)
+	})
+	client, ctx := containerd(t, n, "k8s.io")
+	if _, err := client.GetImage(ctx, "bothy.local/toolbox:1"); !errdefs.IsNotFound(err) {
+		t.Errorf("the toolbox: %v", err)
+	}
+}
+
 func (s *site) signedRun(t *testing.T) {
 	want := "bothy.local/signed@" + s.carrier.digests["bothy.local/signed:1"]
 	c, ctx := containerd(t, s.Node, "k8s.io")

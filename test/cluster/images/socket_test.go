@@ -94,7 +94,10 @@ func (s *site) socket(t *testing.T) {
 			return attempt(client.WithImage(signed), withSnapshotOf(unsigned, true), spec())
 		}, "is not that of the image bothy.local/signed:1"},
 		"no image": {func() error {
-			return attempt(client.WithNewSnapshot("attack", signed), spec())
+			return attempt(client.WithNewSnapshot("attack", signed), spec(), func(_ context.Context, _ *client.Client, made *containers.Container) error {
+				made.Image = ""
+				return nil
+			})
 		}, "which containerd does not have"},
 		"a root elsewhere": {func() error {
 			return attempt(client.WithImage(signed), client.WithNewSnapshot("attack", signed), spec(func(_ context.Context, _ oci.Client, _ *containers.Container, s *specs.Spec) error {
