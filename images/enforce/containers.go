@@ -146,7 +146,7 @@ func (g *Guard) judgeContainer(ctx context.Context, point string, c *containersa
 	if err := g.runsOurs(c.GetRuntime()); err != nil {
 		return err
 	}
-	if err := g.rootInside(s); err != nil {
+	if err := errors.Join(g.rootInside(s), g.hooksOutside(s)); err != nil {
 		return err
 	}
 	stack := g.stack.Load()
@@ -177,6 +177,9 @@ func (g *Guard) judgeContainer(ctx context.Context, point string, c *containersa
 func (s *stack) parent(ctx context.Context, snapshotter, key string) (string, error) {
 	if key == "" {
 		return "", errors.New("it has no snapshot: its file system could be anything")
+	}
+	if becomesLayer(key) {
+		return "", errors.New("its snapshot is a layer in the making, into which anything may have been unpacked")
 	}
 	sn := s.snapshotters[snapshotter]
 	if sn == nil {
@@ -228,6 +231,25 @@ func (s *stack) isName(ctx context.Context, name string, image images.Image) boo
 func (g *Guard) rootInside(s *spec) error {
 	if s.Root == nil || s.Root.Path == "" || filepath.IsAbs(s.Root.Path) || !filepath.IsLocal(s.Root.Path) {
 		return errors.New("its root is not the snapshot's: root.path must be relative to the bundle")
+	}
+	return nil
+}
+
+// hooksOutside refuses hooks, which run on the machine and not in the container,
+// that come out of an image.
+func (g *Guard) hooksOutside(s *spec) error {
+	if s.Hooks == nil {
+		return nil
+	}
+	h := s.Hooks
+	for _, hook := range slices.Concat(h.Prestart, h.CreateRuntime, h.CreateContainer, h.StartContainer, h.Poststart, h.Poststop) { //nolint:staticcheck // runc still runs those of Prestart
+		path, err := filepath.EvalSymlinks(hook.Path)
+		if err != nil {
+			return fmt.Errorf("its hook: %w", err)
+		}
+		if inside, err := filepath.Rel(g.cfg.Root, path); err != nil || filepath.IsLocal(inside) {
+			return fmt.Errorf("its hook %s lies among the files of images", hook.Path)
+		}
 	}
 	return nil
 }

@@ -19,6 +19,7 @@
 //     as its root must be that snapshot, unchanged, run by bothy's own runtime;
 //   - layers: a client gives a layer the name of its hash only if containerd
 //     itself unpacked it, and nothing beside it;
+//   - sandboxes: none that is not a container;
 //   - volumes: a snapshot of an image is given out only for an allowed image.
 //
 // The promise ends where root begins: who can write to containerd's directory,
@@ -28,6 +29,6 @@
 // Kubernetes beyond the annotation with the name that a pod's author wrote.
 //
 // Map: guard.go (the plugins), image.go (what an image is made of), pull.go,
-// names.go, containers.go, tasks.go, snapshots.go, layers.go (the guarded
-// services), admit.go (answers to admission).
+// names.go, containers.go, tasks.go, snapshots.go, layers.go, sandboxes.go (the
+// guarded services), admit.go (answers to admission).
 package enforce

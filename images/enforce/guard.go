@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/metadata"
+	"github.com/containerd/containerd/v2/core/sandbox"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/plugins"
@@ -30,6 +31,8 @@ const kubernetes = "k8s.io"
 // Config says by what and with what.
 type Config struct {
 	Gate *gate.Gate
+	// Root is containerd's directory, where the files of images are.
+	Root string
 	// Shim and Runc are the programs that run containers; no others may.
 	Shim, Runc string
 	// Registry reads the repository of an image, for signatures that are not here
@@ -60,6 +63,10 @@ func New(cfg Config) *Guard { return &Guard{cfg: cfg, making: newMaking()} }
 // that is not there is an error: containerd would run unguarded.
 func (g *Guard) Plugins(all []plugin.Registration) ([]plugin.Registration, error) {
 	wrappers := map[string]func(any) (any, error){
+		shimController: func(s any) (any, error) {
+			c, ok := s.(sandbox.Controller)
+			return &sandboxes{Controller: c, guard: g}, is(ok, s)
+		},
 		services.ImagesService: func(s any) (any, error) {
 			c, ok := s.(imagesapi.ImagesClient)
 			return &names{ImagesClient: c, guard: g}, is(ok, s)
@@ -83,9 +90,15 @@ func (g *Guard) Plugins(all []plugin.Registration) ([]plugin.Registration, error
 	}
 	out := make([]plugin.Registration, 0, len(all)+1)
 	for _, r := range all {
-		if wrap := wrappers[r.ID]; wrap != nil && r.Type == plugins.ServicePlugin {
+		id := r.ID
+		if r.Type == plugins.SandboxControllerPlugin {
+			id = r.Type.String() + "." + r.ID
+		} else if r.Type != plugins.ServicePlugin {
+			id = ""
+		}
+		if wrap := wrappers[id]; wrap != nil {
 			r = g.wrapped(r, wrap)
-			delete(wrappers, r.ID)
+			delete(wrappers, id)
 		}
 		out = append(out, r)
 	}

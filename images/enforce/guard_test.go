@@ -22,6 +22,7 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/metadata"
 	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/sandbox"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/plugins"
 	"github.com/containerd/containerd/v2/plugins/content/local"
@@ -72,7 +73,7 @@ func newSite(t testing.TB) *site {
 	state := filepath.Join(dir, "policy.json")
 	s.Guard = New(Config{
 		Gate: gate.New(gate.Config{File: state, Signatures: s.store, Log: slog.New(slog.DiscardHandler)}),
-		Shim: "/bin/shim", Runc: "/bin/runc",
+		Root: dir, Shim: "/bin/shim", Runc: "/bin/runc",
 	})
 	quoted, err := json.Marshal(string(s.key.PEM(t)))
 	must(t, err)
@@ -160,8 +161,9 @@ func TestContainers(t *testing.T) {
 	ask := func(c *containersapi.Container) error { return s.container(s.ctx, gate.Container, c) }
 
 	for what, c := range map[string]*containersapi.Container{
-		"by name": record("example.org/good:1", "good", plainSpec),
-		"by id":   record("sha256:"+strings.Repeat("9", 64), "good", plainSpec),
+		"with a hook of the machine": record("example.org/good:1", "good", `{"root":{"path":"rootfs"},"hooks":{"createRuntime":[{"path":"/bin/sh"}]}}`),
+		"by name":                    record("example.org/good:1", "good", plainSpec),
+		"by id":                      record("sha256:"+strings.Repeat("9", 64), "good", plainSpec),
 		"by the name that the pod's author wrote": record("sha256:"+strings.Repeat("9", 64), "good", `{"root":{"path":"rootfs"},"annotations":{"io.kubernetes.cri.image-name":"example.org/good:1"}}`),
 	} {
 		if err := ask(c); err != nil {
@@ -198,6 +200,8 @@ func TestContainers(t *testing.T) {
 		"root beside":                             {record("example.org/good:1", "good", `{"root":{"path":"../evil"}}`), "root.path"},
 		"no specification":                        {record("example.org/good:1", "good", ``), "specification"},
 		"another runtime":                         {runtime, `its runtime is "/tmp/evil"`},
+		"a hook out of an image":                  {record("example.org/good:1", "good", fmt.Sprintf(`{"root":{"path":"rootfs"},"hooks":{"createRuntime":[{"path":%q}]}}`, filepath.Join(s.dir, "meta.db"))), "among the files of images"},
+		"a hook that is not":                      {record("example.org/good:1", "good", `{"root":{"path":"rootfs"},"hooks":{"poststop":[{"path":"/none"}]}}`), "its hook"},
 		"another runc":                            {options(&runcoptions.Options{BinaryName: "/tmp/evil"}), "its runtime is the program /tmp/evil"},
 		"a checkpoint":                            {options(&runcoptions.Options{CriuImagePath: "/tmp/evil"}), "checkpoint"},
 	} {
@@ -529,13 +533,17 @@ func TestPlugins(t *testing.T) {
 	s := newSite(t)
 	registrations := func(ids ...string) (out []plugin.Registration) {
 		for _, id := range ids {
-			out = append(out, plugin.Registration{Type: plugins.ServicePlugin, ID: id, InitFn: func(*plugin.InitContext) (any, error) { return nil, fmt.Errorf("%s", id) }})
+			r := plugin.Registration{Type: plugins.ServicePlugin, ID: id, InitFn: func(*plugin.InitContext) (any, error) { return nil, fmt.Errorf("%s", id) }}
+			if id == shimController {
+				r.Type, r.ID = plugins.SandboxControllerPlugin, "shim"
+			}
+			out = append(out, r)
 		}
 		return out
 	}
-	all := []string{services.ImagesService, services.ContainersService, services.TasksService, services.SnapshotsService, services.DiffService}
+	all := []string{services.ImagesService, services.ContainersService, services.TasksService, services.SnapshotsService, services.DiffService, shimController}
 	out, err := s.Plugins(registrations(all...))
-	if err != nil || len(out) != 6 || out[5].Type != plugins.ImageVerifierPlugin {
+	if err != nil || len(out) != 7 || out[6].Type != plugins.ImageVerifierPlugin {
 		t.Errorf("%v, %v", out, err)
 	}
 	for i := range all {
@@ -543,6 +551,11 @@ func TestPlugins(t *testing.T) {
 			t.Errorf("without %s: %v", all[i], err)
 		}
 	}
+}
+
+func TestSandboxesWithoutAnImage(t *testing.T) {
+	s := newSite(t)
+	s.refuses("a sandbox", (&sandboxes{guard: s.Guard}).Create(s.ctx, sandbox.Sandbox{ID: "x"}), "has to be a container of an image")
 }
 
 func BenchmarkContainer(b *testing.B) {

@@ -92,7 +92,7 @@ func (s *site) socket(t *testing.T) {
 		}, "has no signature"},
 		"files of another image, as a layer in the making": {func() error {
 			return attempt(client.WithImage(signed), withSnapshotOf(unsigned, true), spec())
-		}, "is not that of the image bothy.local/signed:1"},
+		}, "a layer in the making"},
 		"no image": {func() error {
 			return attempt(client.WithNewSnapshot("attack", signed), spec(), func(_ context.Context, _ *client.Client, made *containers.Container) error {
 				made.Image = ""
