@@ -15,7 +15,6 @@ import (
 	"github.com/bothy-os/bothy/images/policy"
 	"github.com/bothy-os/bothy/images/signatures"
 	"github.com/bothy-os/bothy/images/verify"
-	"github.com/bothy-os/bothy/internal/cosign"
 )
 
 func newImageVerify(o *options) *cobra.Command {
@@ -99,6 +98,7 @@ func judgeLayout(p *policy.Policy, dir string, names []string) ([]verify.Verdict
 	for _, n := range names {
 		wanted[n] = true
 	}
+	attached := signatures.NewLayouts([]string{dir})
 	var out []verify.Verdict
 	for _, img := range l.Images {
 		if signatures.IsSignature(img.Name) || len(names) > 0 && !wanted[img.Name] {
@@ -114,9 +114,7 @@ func judgeLayout(p *policy.Policy, dir string, names []string) ([]verify.Verdict
 		if manifest.Digest != img.Descriptor.Digest {
 			digests = append(digests, manifest.Digest.String())
 		}
-		out = append(out, verify.Judge(p, verify.Image{Name: img.Name, Digests: digests}, func(digest string) (*cosign.Signatures, error) {
-			return signatures.InLayout(dir, digest)
-		}))
+		out = append(out, verify.Judge(p, verify.Image{Name: img.Name, Digests: digests}, attached.Get))
 	}
 	for n := range wanted {
 		return nil, fmt.Errorf("%s has no image %s", dir, n)

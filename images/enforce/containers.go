@@ -236,13 +236,13 @@ func (g *Guard) rootInside(s *spec) error {
 }
 
 // hooksOutside refuses hooks, which run on the machine and not in the container,
-// that come out of an image.
+// that come out of an image. Those of StartContainer run in the container.
 func (g *Guard) hooksOutside(s *spec) error {
 	if s.Hooks == nil {
 		return nil
 	}
 	h := s.Hooks
-	for _, hook := range slices.Concat(h.Prestart, h.CreateRuntime, h.CreateContainer, h.StartContainer, h.Poststart, h.Poststop) { //nolint:staticcheck // runc still runs those of Prestart
+	for _, hook := range slices.Concat(h.Prestart, h.CreateRuntime, h.CreateContainer, h.Poststart, h.Poststop) { //nolint:staticcheck // runc still runs those of Prestart
 		path, err := filepath.EvalSymlinks(hook.Path)
 		if err != nil {
 			return fmt.Errorf("its hook: %w", err)

@@ -46,7 +46,8 @@ type Config struct {
 
 // Gate decides what may run. It is safe for concurrent use.
 type Gate struct {
-	cfg Config
+	cfg     Config
+	layouts *signatures.Layouts
 
 	mu         sync.Mutex
 	current    *inForce
@@ -57,7 +58,7 @@ type Gate struct {
 
 // New returns a gate.
 func New(cfg Config) *Gate {
-	return &Gate{cfg: cfg, remembered: map[string]verify.Verdict{}, status: Status{Denied: map[string]uint64{}}, changed: make(chan struct{})}
+	return &Gate{cfg: cfg, layouts: signatures.NewLayouts(cfg.Layouts), remembered: map[string]verify.Verdict{}, status: Status{Denied: map[string]uint64{}}, changed: make(chan struct{})}
 }
 
 // Changed returns a channel that is closed at the next denial or change of
@@ -225,13 +226,9 @@ func (g *Gate) signatures(digest string) (*cosign.Signatures, error) {
 	all := &cosign.Signatures{Digest: digest}
 	found, err := g.cfg.Signatures.Get(digest)
 	all.Merge(found)
-	unread := []error{err}
-	for _, dir := range g.cfg.Layouts {
-		found, err := signatures.InLayout(dir, digest)
-		all.Merge(found)
-		unread = append(unread, err)
-	}
-	if err := errors.Join(unread...); err != nil && all.Empty() {
+	more, unread := g.layouts.Get(digest)
+	all.Merge(more)
+	if err := errors.Join(err, unread); err != nil && all.Empty() {
 		return nil, err
 	}
 	return all, nil

@@ -36,6 +36,8 @@ type LayoutRepository struct {
 	// referrers are the small manifests by the digest they refer to; nil until
 	// somebody asks.
 	referrers map[string][]ocispec.Descriptor
+	// unread is what could not be read then.
+	unread error
 }
 
 // Layout returns the repository of signatures in an OCI layout.
@@ -59,23 +61,6 @@ var signatureTag = regexp.MustCompile(`(^|:)sha256-[0-9a-f]{64}(\.[a-z]+)?$`)
 // IsSignature says that an entry of a layout is attached to an image, and none
 // itself, by its name.
 func IsSignature(name string) bool { return signatureTag.MatchString(name) }
-
-// InLayout returns what is attached to a digest in the layout in dir; nothing if
-// there is no layout.
-func InLayout(dir, digest string) (*cosign.Signatures, error) {
-	l, err := layout.Open(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	r, err := Layout(l)
-	if err != nil {
-		return nil, err
-	}
-	return cosign.Collect(context.Background(), r, digest)
-}
 
 // Manifest returns a manifest by digest, or by the tag of signatures.
 func (r *LayoutRepository) Manifest(_ context.Context, reference string) ([]byte, error) {
@@ -129,43 +114,52 @@ func (r *LayoutRepository) Blob(_ context.Context, text string) ([]byte, error) 
 // Referrers returns the manifests whose subject is a digest.
 func (r *LayoutRepository) Referrers(_ context.Context, of, _ string) ([]string, error) {
 	if r.referrers == nil {
-		if err := r.index(); err != nil {
-			return nil, err
-		}
+		r.index()
 	}
 	var out []string
 	for _, d := range r.referrers[of] {
 		out = append(out, d.Digest.String())
+	}
+	if len(out) == 0 { // what cannot be read may have been the one
+		return nil, r.unread
 	}
 	return out, nil
 }
 
 // index reads the small manifests of the layout for what they refer to. A layout
 // without support for referrers lists them in an index with the tag sha256-<hex>.
-func (r *LayoutRepository) index() error {
+func (r *LayoutRepository) index() {
 	r.referrers = map[string][]ocispec.Descriptor{}
+	var unread []error
 	for _, e := range r.entries {
 		if e.Size > maxSmall {
 			continue
 		}
-		data, err := r.read(e)
-		if err != nil {
-			return err
+		if err := r.indexEntry(e); err != nil {
+			unread = append(unread, err)
 		}
-		var m struct {
-			Subject   *ocispec.Descriptor  `json:"subject"`
-			Manifests []ocispec.Descriptor `json:"manifests"`
-		}
-		if err := json.Unmarshal(data, &m); err != nil {
-			return fmt.Errorf("manifest %s: %w", e.Digest, err)
-		}
-		if m.Subject != nil {
-			r.refer(m.Subject.Digest.String(), e)
-		}
-		if hex, ok := strings.CutPrefix(lastTag(e), "sha256-"); ok && len(hex) == 64 {
-			for _, d := range m.Manifests {
-				r.refer("sha256:"+hex, d)
-			}
+	}
+	r.unread = errors.Join(unread...)
+}
+
+func (r *LayoutRepository) indexEntry(e ocispec.Descriptor) error {
+	data, err := r.read(e)
+	if err != nil {
+		return err
+	}
+	var m struct {
+		Subject   *ocispec.Descriptor  `json:"subject"`
+		Manifests []ocispec.Descriptor `json:"manifests"`
+	}
+	if err := json.Unmarshal(data, &m); err != nil {
+		return fmt.Errorf("manifest %s: %w", e.Digest, err)
+	}
+	if m.Subject != nil {
+		r.refer(m.Subject.Digest.String(), e)
+	}
+	if hex, ok := strings.CutPrefix(lastTag(e), "sha256-"); ok && len(hex) == 64 {
+		for _, d := range m.Manifests {
+			r.refer("sha256:"+hex, d)
 		}
 	}
 	return nil

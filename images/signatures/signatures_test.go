@@ -101,7 +101,7 @@ func signedLayout(t *testing.T, k *cosigntest.Key) (dir, digest string) {
 func TestLayout(t *testing.T) {
 	k := cosigntest.NewKey(t)
 	dir, digest := signedLayout(t, k)
-	found, err := signatures.InLayout(dir, digest)
+	found, err := signatures.NewLayouts([]string{dir}).Get(digest)
 	if err != nil || len(found.Payloads) != 1 || len(found.Bundles) != 1 {
 		t.Fatalf("%+v, %v", found, err)
 	}
@@ -110,10 +110,10 @@ func TestLayout(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if none, err := signatures.InLayout(dir, "sha256:"+strings.Repeat("2", 64)); err != nil || !none.Empty() {
+	if none, err := signatures.NewLayouts([]string{dir}).Get("sha256:" + strings.Repeat("2", 64)); err != nil || !none.Empty() {
 		t.Errorf("%+v, %v", none, err)
 	}
-	if none, err := signatures.InLayout(t.TempDir(), digest); err != nil || !none.Empty() {
+	if none, err := signatures.NewLayouts([]string{t.TempDir()}).Get(digest); err != nil || !none.Empty() {
 		t.Errorf("%+v, %v", none, err)
 	}
 }
@@ -132,12 +132,31 @@ func TestStrippedSignature(t *testing.T) {
 	text, err = json.Marshal(index)
 	must(t, err)
 	must(t, os.WriteFile(file, text, 0o600))
-	found, err := signatures.InLayout(dir, digest)
+	found, err := signatures.NewLayouts([]string{dir}).Get(digest)
 	if err != nil || !found.Empty() {
 		t.Fatalf("%+v, %v", found, err)
 	}
 	if _, err := cosign.Check(found, digest, byKey(t, k)); err == nil {
 		t.Error("an image without signatures is believed")
+	}
+}
+
+// TestLayoutIsReadAgain: a signature that was carried here counts at once.
+func TestLayoutIsReadAgain(t *testing.T) {
+	k := cosigntest.NewKey(t)
+	dir, digest := signedLayout(t, k)
+	away := filepath.Join(t.TempDir(), "layout")
+	l := signatures.NewLayouts([]string{away})
+	if found, err := l.Get(digest); err != nil || !found.Empty() {
+		t.Fatalf("%+v, %v", found, err)
+	}
+	must(t, os.Rename(dir, away))
+	if found, err := l.Get(digest); err != nil || found.Empty() {
+		t.Fatalf("%+v, %v", found, err)
+	}
+	must(t, os.WriteFile(filepath.Join(away, "index.json"), []byte(`{"schemaVersion":2,"manifests":[]}`), 0o600))
+	if found, err := l.Get(digest); err != nil || !found.Empty() {
+		t.Fatalf("%+v, %v", found, err)
 	}
 }
 
@@ -199,7 +218,7 @@ func TestRealCosign(t *testing.T) {
 			}
 			if format == "legacy" {
 				run("save", "--dir", filepath.Join(dir, "saved"), "--allow-insecure-registry", r.Digest(d).Name())
-				found, err := signatures.InLayout(filepath.Join(dir, "saved"), d)
+				found, err := signatures.NewLayouts([]string{filepath.Join(dir, "saved")}).Get(d)
 				must(t, err)
 				believes(t, found, d, believed)
 			}
@@ -237,7 +256,7 @@ func FuzzLayout(f *testing.F) {
 		must(t, os.WriteFile(filepath.Join(dir, "index.json"), index, 0o600))
 		must(t, os.MkdirAll(filepath.Join(dir, "blobs", "sha256"), 0o700))
 		must(t, os.WriteFile(filepath.Join(dir, "blobs", "sha256", strings.Repeat("11", 32)), manifest, 0o600))
-		if found, err := signatures.InLayout(dir, digest); err == nil && !found.Empty() {
+		if found, err := signatures.NewLayouts([]string{dir}).Get(digest); err == nil && !found.Empty() {
 			t.Fatal("signatures made of nothing")
 		}
 	})
