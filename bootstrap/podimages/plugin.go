@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/admission"
 	genericoptions "k8s.io/apiserver/pkg/server/options"
 	"k8s.io/kubernetes/pkg/apis/core"
@@ -92,7 +91,7 @@ func podOf(a admission.Attributes) *core.Pod {
 	default:
 		return nil
 	}
-	pod, ok := runtime.Object(a.GetObject()).(*core.Pod)
+	pod, ok := a.GetObject().(*core.Pod)
 	if !ok || pod.Annotations[corev1.MirrorPodAnnotationKey] != "" {
 		return nil
 	}

@@ -89,7 +89,7 @@ func (s *site) write(mediaType string, v any) ocispec.Descriptor {
 	data, err := json.Marshal(v)
 	must(s.t, err)
 	d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
-	must(s.t, content.WriteBlob(s.ctx, s.stack.Load().content.(content.Store), d.Digest.String(), bytes.NewReader(data), d))
+	must(s.t, content.WriteBlob(s.ctx, s.stack.Load().content, d.Digest.String(), bytes.NewReader(data), d))
 	return d
 }
 
@@ -596,7 +596,7 @@ func FuzzContent(f *testing.F) {
 		if len(data) == 0 {
 			return
 		}
-		must(t, content.WriteBlob(s.ctx, s.stack.Load().content.(content.Store), d.Digest.String(), bytes.NewReader(data), d))
+		must(t, content.WriteBlob(s.ctx, s.stack.Load().content, d.Digest.String(), bytes.NewReader(data), d))
 		found, err := readVariants(s.ctx, s.stack.Load().content, d)
 		if (len(found) == 0) == (err == nil) {
 			t.Fatalf("%v, %v", found, err)

@@ -62,7 +62,7 @@ func (s *site) socket(t *testing.T) {
 	must(t, err)
 	unsigned, err := c.GetImage(ctx, "bothy.local/unsigned:1")
 	must(t, err)
-	snapshotter := snapshotterOf(t, c, ctx)
+	snapshotter := snapshotterOf(ctx, t, c)
 	attempt := func(opts ...client.NewContainerOpts) error {
 		t.Helper()
 		made, err := c.NewContainer(ctx, "attack", append([]client.NewContainerOpts{client.WithSnapshotter(snapshotter)}, opts...)...)
@@ -157,7 +157,7 @@ func (s *site) client(t *testing.T) *client.Client {
 }
 
 // snapshotterOf is the one that the node uses.
-func snapshotterOf(t *testing.T, c *client.Client, ctx context.Context) string {
+func snapshotterOf(ctx context.Context, t *testing.T, c *client.Client) string {
 	t.Helper()
 	resp, err := c.IntrospectionService().Plugins(ctx, `type==io.containerd.snapshotter.v1`)
 	must(t, err)
