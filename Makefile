@@ -145,7 +145,7 @@ build/test-images/index.json: $(shell find test/images -type f 2>/dev/null) | bu
 test: lint test-unit test-integration conformance-smoke ## Lint, unit tests, and the integration and upstream suites on real nodes.
 
 .PHONY: test-unit
-test-unit: deps ## Unit tests; with the race detector where that does not mean compiling Kubernetes again.
+test-unit: deps build/tools/cosign ## Unit tests; with the race detector where that does not mean compiling Kubernetes again.
 	hack/packages.sh light | CGO_ENABLED=1 xargs -r go test -race -timeout 10m
 	hack/packages.sh heavy | xargs -r go test -timeout 10m
 
@@ -229,6 +229,10 @@ test-chaos: build images build/test-images/index.json $(BIN)/kubectl ## kill -9 
 	@hack/clean-runs.sh
 	CHAOS_RECONCILES=200 go test -count=1 -v -parallel 4 -timeout 20m -run Killed ./test/cluster/chaos
 
+.PHONY: bench-images
+bench-images: ## What the image policy costs at admission and per container, first judgement and later ones.
+	go test -run '^$$' -bench . ./images/verify ./images/gate ./images/enforce
+
 FUZZTIME ?= 30s
 
 .PHONY: fuzz
@@ -266,6 +270,12 @@ kubectl: $(BIN)/kubectl ## Build kubectl of the version that runs inside.
 $(BIN)/kubectl: $(UPSTREAM_MODULE) | deps
 	@$(STEP) "Building kubectl" go -C tools/upstream build -v -ldflags '-s -w $(K8S_LDFLAGS)' \
 		-o $(CURDIR)/$@ k8s.io/kubernetes/cmd/kubectl
+	@touch $@
+
+# The program that signs in the tests of the image policy.
+build/tools/cosign: tools/cosign/go.mod tools/cosign/go.sum | deps
+	@$(STEP) "Building cosign" go -C tools/cosign build -v -ldflags '-s -w' -o $(CURDIR)/$@ \
+		github.com/sigstore/cosign/v3/cmd/cosign
 	@touch $@
 
 FLUX_MODULE := tools/flux/go.mod tools/flux/go.sum tools/flux/build.sh

@@ -61,11 +61,15 @@ func runKube(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("read the settings from standard input, where the agent puts them: %w", err)
 	}
-	n, err := node.New(nodeConfig(config, log))
+	guard := newImageGuard(config, log)
+	nc := nodeConfig(config, log)
+	nc.ContainerdPlugins = guard.guard.Plugins
+	n, err := node.New(nc)
 	if err != nil {
 		return err
 	}
 	bc := bootstrapConfig(config, log)
+	bc.PodImages = guard.guard.Admit
 	bc.SystemObjects = slices.Concat(bc.SystemObjects, []byte("\n---\n"), n.SystemObjects())
 	cp, err := bootstrap.New(bc)
 	if err != nil {
@@ -73,15 +77,23 @@ func runKube(ctx context.Context, log *slog.Logger) error {
 	}
 	im := images.New(images.Config{
 		Socket: n.ContainerdSocket(), Layouts: config.ImageLayouts, First: node.SandboxImage,
-		After: []string{node.Containerd}, Log: log.With("wing", "images"),
+		Judge: guard.judgeImport, After: []string{node.Containerd}, Log: log.With("wing", "images"),
 	})
 	var sup *supervise.Supervisor
 	status := func() KubeStatus {
-		return KubeStatus{PID: os.Getpid(), Hash: config.Hash(), Components: sup.Status(), ControlPlane: cp.Status(), Kubelet: n.Status()}
+		images := guard.gate.Status()
+		return KubeStatus{PID: os.Getpid(), Hash: config.Hash(), Components: sup.Status(), ControlPlane: cp.Status(), Kubelet: n.Status(), Images: &images}
 	}
 	components := []supervise.Component{{Name: "kube-status", Run: func(ctx context.Context, ready func()) error {
 		mux := http.NewServeMux()
-		mux.HandleFunc("GET /v1/status", statusHandler(status, sup.Changed))
+		mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
+			changed := func() <-chan struct{} {
+				return firstOf(r.Context(), []<-chan struct{}{sup.Changed(), guard.gate.Changed()})
+			}
+			statusHandler(status, changed)(w, r)
+		})
+		mux.HandleFunc("GET /v1/images/policy", guard.servePolicy)
+		mux.HandleFunc("GET /v1/images/verdict", guard.serveVerdict)
 		mux.HandleFunc("GET /v1/profile/{kind}", profileHandler)
 		return serveSocket(ctx, kubeSocket, mux, ready)
 	}}}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/bothy-os/bothy/api/v1alpha1"
 	"github.com/bothy-os/bothy/bootstrap/flags"
+	"github.com/bothy-os/bothy/images/policy"
 	"github.com/bothy-os/bothy/reconciler/build"
 	"github.com/bothy-os/bothy/reconciler/build/sops"
 )
@@ -37,7 +38,7 @@ func settingsCheck(_ context.Context, files fs.FS, site string) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
+	errs := []error{policyCheck(files)}
 	for _, name := range machines {
 		data, err := fs.ReadFile(files, name)
 		if err == nil {
@@ -46,6 +47,15 @@ func settingsCheck(_ context.Context, files fs.FS, site string) error {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// policyCheck reads the image policy as the agent does.
+func policyCheck(files fs.FS) error {
+	found, err := policy.Read(files)
+	if err == nil && found != nil {
+		_, err = policy.Compile(found)
+	}
+	return err
 }
 
 // buildCheck builds the site's directory. What is encrypted cannot be opened
