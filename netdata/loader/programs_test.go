@@ -2,11 +2,9 @@ package loader
 
 import (
 	"errors"
-	"log/slog"
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 
@@ -61,31 +59,26 @@ func mountBPF(t testing.TB) string {
 	return dir
 }
 
+// load returns the programs with empty tables and two pods.
 func load(t testing.TB) *bench {
 	t.Helper()
-	dir := mountBPF(t)
-	d, err := Load(Config{
-		Dir:          filepath.Join(dir, "test"),
-		NodeIPs:      []netip.Addr{netip.MustParseAddr(node), netip.MustParseAddr(node6)},
-		ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("fd00:96::/112")},
-		PodCIDRs:     []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:244::/48")},
-		ClusterDNS:   []netip.Addr{netip.MustParseAddr("10.96.0.10"), netip.MustParseAddr("fd00:96::a")},
-		Sizes:        maps.Sizes{Flows: 1024},
-	}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(d.Close)
+	d := fresh(t)
 	b := &bench{d, t, d.programs[maps.IPv4]}
+	b.populate()
+	return b
+}
+
+// populate makes pods A and B of both families.
+func (b *bench) populate() {
+	b.t.Helper()
 	// Test runs happen on interface 1, so pod A lives there.
 	for i, addrs := range [][]string{{podA, podA6}, {podB, podB6}} {
 		for _, a := range addrs {
-			b.must(d.Tables.PutEndpoint(maps.Endpoint{
+			b.must(b.Tables.PutEndpoint(maps.Endpoint{
 				Addr: netip.MustParseAddr(a), Ifindex: 1 + i, MAC: net.HardwareAddr{2, 11, 0, 0, 0, byte(i)},
 			}))
 		}
 	}
-	return b
 }
 
 func (b *bench) must(err error) {

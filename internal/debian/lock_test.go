@@ -5,19 +5,6 @@ import (
 	"testing"
 )
 
-func TestOurLockIsComplete(t *testing.T) {
-	l, err := parseLock(packagesYAML)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := l.find("busybox-static"); err != nil {
-		t.Error(err)
-	}
-	if len(l.Kernels) == 0 {
-		t.Error("no kernels")
-	}
-}
-
 func TestIncompleteLocksAreRefused(t *testing.T) {
 	const sha = "0000000000000000000000000000000000000000000000000000000000000000"
 	for name, c := range map[string]struct{ text, want string }{
@@ -30,12 +17,12 @@ func TestIncompleteLocksAreRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			text := "snapshot: 20260101T000000Z\nsuites: {s: {archive: a, suite: s}}\n" + c.text
-			if _, err := parseLock([]byte(text)); err == nil || !strings.Contains(err.Error(), c.want) {
+			if _, err := ParseLock("packages.yaml", []byte(text)); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%v does not mention %q", err, c.want)
 			}
 		})
 	}
-	if _, err := parseLock([]byte("snapshot: yesterday")); err == nil {
+	if _, err := ParseLock("packages.yaml", []byte("snapshot: yesterday")); err == nil {
 		t.Error("a snapshot that is no time is accepted")
 	}
 }

@@ -1,4 +1,7 @@
-package rootfs
+// Package initramfs writes what the kernel unpacks before there is a disk: cpio archives.
+//
+// The same calls give the same bytes: owners, times and inode numbers are fixed.
+package initramfs
 
 import (
 	"bufio"
@@ -9,7 +12,7 @@ import (
 	"strings"
 )
 
-// Archive writes an initramfs: a cpio archive in the "newc" format that the
+// Archive writes a cpio archive in the "newc" format that the
 // kernel's Documentation/driver-api/early-userspace/buffer-format.rst describes.
 type Archive struct {
 	w *bufio.Writer
@@ -24,6 +27,7 @@ func NewArchive(w io.Writer) *Archive { return &Archive{w: bufio.NewWriterSize(w
 const (
 	cpioDir   = 0o040000
 	cpioFile  = 0o100000
+	cpioLink  = 0o120000
 	cpioAlign = 4
 )
 
@@ -36,6 +40,9 @@ func (a *Archive) Mkdir(path string, mode fs.FileMode) {
 func (a *Archive) Write(path string, data []byte, mode fs.FileMode) {
 	a.entry(path, cpioFile|uint32(mode.Perm()), data)
 }
+
+// Symlink adds a symbolic link.
+func (a *Archive) Symlink(path, target string) { a.entry(path, cpioLink|0o777, []byte(target)) }
 
 // Add adds a file of the host, with its mode.
 func (a *Archive) Add(path, from string) {

@@ -14,10 +14,10 @@ func TestAnotherFileThanExpectedIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	const hello = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
-	if err := checkSHA256(file, hello); err != nil {
+	if err := (&Store{lock: &Lock{file: "lock.yaml"}}).checkSHA256(file, hello); err != nil {
 		t.Error(err)
 	}
-	if err := checkSHA256(file, strings.Repeat("0", 64)); err == nil || !strings.Contains(err.Error(), hello) {
+	if err := (&Store{lock: &Lock{file: "lock.yaml"}}).checkSHA256(file, strings.Repeat("0", 64)); err == nil || !strings.Contains(err.Error(), hello) {
 		t.Errorf("wrong content: %v", err)
 	}
 }

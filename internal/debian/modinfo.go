@@ -118,9 +118,9 @@ func (k *Kernel) ModuleClosure(names ...string) ([]string, error) {
 	return out, nil
 }
 
-// writeModuleLists writes modules.dep and modules.alias, as depmod would after
-// an installation.
-func writeModuleLists(dir string) error {
+// WriteModuleLists writes modules.dep and modules.alias for the modules in a directory, as
+// depmod would after an installation.
+func WriteModuleLists(dir string) error {
 	all, err := readModules(dir)
 	if err != nil {
 		return err

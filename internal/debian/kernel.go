@@ -14,7 +14,7 @@ import (
 
 // Kernel is an unpacked kernel.
 type Kernel struct {
-	// Name is what packages.yaml calls it, such as "6.1".
+	// Name is what the lock calls it, such as "6.1".
 	Name string
 	// Release is what `uname -r` says in it.
 	Release string
@@ -29,9 +29,9 @@ type Kernel struct {
 func (s *Store) Kernel(ctx context.Context, name string) (*Kernel, error) {
 	k, ok := s.lock.Kernels[name]
 	if !ok {
-		return nil, fmt.Errorf("there is no kernel %q in packages.yaml, only %s", name, strings.Join(slices.Sorted(maps.Keys(s.lock.Kernels)), ", "))
+		return nil, fmt.Errorf("there is no kernel %q in %s, only %s", name, s.lock.file, strings.Join(slices.Sorted(maps.Keys(s.lock.Kernels)), ", "))
 	}
-	first, err := s.lock.find(k.Packages[0])
+	first, err := s.lock.Find(k.Packages[0])
 	if err != nil {
 		return nil, err
 	}
@@ -44,18 +44,14 @@ func (s *Store) Kernel(ctx context.Context, name string) (*Kernel, error) {
 
 // assemble brings the parts of a kernel into one layout: where they are in the
 // packages has changed over the years.
-func (s *Store) assemble(ctx context.Context, k kernelLock, dir string) error {
+func (s *Store) assemble(ctx context.Context, k KernelLock, dir string) error {
 	unpacked := filepath.Join(dir, "unpacked")
-	for _, name := range k.Packages {
-		p, err := s.lock.find(name)
-		if err != nil {
-			return err
-		}
-		deb, err := s.fetch(ctx, p)
-		if err != nil {
-			return err
-		}
-		err = run(ctx, "", "dpkg-deb", "--extract", deb, unpacked)
+	debs, err := s.fetch(ctx, k.Packages...)
+	if err != nil {
+		return err
+	}
+	for _, deb := range debs {
+		err := run(ctx, "", "dpkg-deb", "--extract", deb, unpacked)
 		if err := errors.Join(err, os.Remove(deb)); err != nil {
 			return err
 		}
@@ -70,7 +66,7 @@ func (s *Store) assemble(ctx context.Context, k kernelLock, dir string) error {
 	if err := decompress(ctx, modules); err != nil {
 		return err
 	}
-	if err := writeModuleLists(modules); err != nil {
+	if err := WriteModuleLists(modules); err != nil {
 		return err
 	}
 	return os.RemoveAll(unpacked)
