@@ -125,12 +125,19 @@ func (h *hall) gather() Status {
 		},
 		Processes: []ProcessStatus{{Name: "agent", PID: os.Getpid()}},
 	}
+	h.describeMachine(&st)
 	for _, c := range h.outer.Status() {
+		if h.follows() && appliers[c.Name] {
+			continue // another machine does this
+		}
 		st.Components = append(st.Components, ComponentStatus{Process: "agent", Status: c})
 	}
 	st.Node.Reason = "waiting for an accepted commit"
 	running, _ := h.running()
 	if running == nil {
+		if held := h.heldBack(); held != nil {
+			st.Node.Reason, st.Node.Held = held.Error(), true
+		}
 		return st
 	}
 	for _, c := range running.supervisor.Status() {
@@ -141,13 +148,16 @@ func (h *hall) gather() Status {
 	kube, _ := running.child.Status()
 	if kube == nil {
 		st.Node.Reason = "bothy kube is not running"
+		if running.keeper != nil && running.keeper.Problem() != nil {
+			st.Node.Reason = running.keeper.Problem().Error()
+		}
 		return st
 	}
 	st.Processes = append(st.Processes, ProcessStatus{Name: "kube", PID: kube.PID})
 	for _, c := range kube.Components {
 		st.Components = append(st.Components, ComponentStatus{Process: "kube", Status: c})
 	}
-	st.ControlPlane, st.Kubelet = &kube.ControlPlane, &kube.Kubelet
+	st.ControlPlane, st.Kubelet = kube.ControlPlane, &kube.Kubelet
 	st.Node.Ready, st.Node.Reason, st.URLs = h.node.get()
 	st.Pods = h.node.podCounts()
 	return st

@@ -87,6 +87,10 @@ func (cp *ControlPlane) buildAPIServer(ctx context.Context) (*aggregatorapiserve
 	}
 	generic := config.KubeAPIs.ControlPlane.Generic
 	generic.DisabledPostStartHooks.Insert(rbacrest.PostStartHookName, schedulingrest.PostStartHookName)
+	// Requests are authorised by the outermost server; the others ask for single questions.
+	for _, c := range []*genericapiserver.Config{&config.Aggregator.GenericConfig.Config, &config.ApiExtensions.GenericConfig.Config, generic} {
+		c.Authorization.Authorizer = cp.enrolledOnly(c.Authorization.Authorizer)
+	}
 
 	completedConfig, err := config.Complete()
 	if err != nil {
