@@ -2,6 +2,11 @@
 // one; see package cli for the commands.
 package main
 
+// The binary is static: names are looked up without the C library, which would look for
+// parts of itself on the machine.
+//
+//go:debug netdns=go
+
 import (
 	"os"
 
