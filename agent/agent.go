@@ -133,8 +133,8 @@ func (h *hall) milestoneComponent() supervise.Component {
 		ready()
 		for {
 			changed := h.statusChanged(ctx)
-			if len(h.status().Milestones) == milestoneCount {
-				<-ctx.Done() // all are known; nothing is left to watch for
+			if _, last := h.status().Milestones[workloadsReady]; last {
+				<-ctx.Done() // all that this machine has are known; nothing is left to watch for
 				return nil
 			}
 			select {

@@ -100,6 +100,7 @@ func (h *hall) hold(reason error) {
 		return
 	}
 	h.log.Warn("nothing runs on this machine", "reason", reason)
+	h.standby.discard()
 	if err := endKube(h.log); err != nil {
 		h.log.Error("end Kubernetes on this machine", "err", err)
 	}

@@ -77,6 +77,10 @@ func (h *hall) serveHistory(w http.ResponseWriter, r *http.Request) {
 // serveKubeconfig sends the administrator's kubeconfig with the files it
 // refers to put inside.
 func (h *hall) serveKubeconfig(w http.ResponseWriter, _ *http.Request) {
+	if h.follows() {
+		http.Error(w, "this machine is no control plane: ask that one for a kubeconfig", http.StatusConflict)
+		return
+	}
 	config, err := clientcmd.LoadFromFile(h.paths.AdminKubeconfig())
 	if err == nil {
 		err = clientcmdapi.FlattenConfig(config)

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -173,8 +175,8 @@ func (fl *fleet) manifests() (names []string, files map[string][]byte, err error
 	return names, files, nil
 }
 
-// enrol commits the Machine objects that the repository lacks. One that it has may have been edited; what matters in it is left
-// to the node to judge.
+// enrol commits the Machine objects that the repository lacks, or that are not true any more. Of one that is there, everything else
+// than identity, role and addresses is left as it is.
 func (fl *fleet) enrol(ctx context.Context, worktree string, out io.Writer) error {
 	names, files, err := fl.manifests()
 	if err != nil {
@@ -183,11 +185,24 @@ func (fl *fleet) enrol(ctx context.Context, worktree string, out io.Writer) erro
 	for i, name := range names {
 		file := filepath.Join(worktree, filepath.FromSlash(name))
 		data, err := os.ReadFile(file)
-		if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if kept, err := v1alpha1.DecodeMachine(file, data); err == nil && kept.Spec.Identity == fl.objects[i].Spec.Identity {
+		if err != nil {
+			return err
+		}
+		kept, err := v1alpha1.DecodeMachine(file, data)
+		if err != nil {
+			return err
+		}
+		want := fl.objects[i].Spec
+		if kept.Spec.Identity == want.Identity && kept.Spec.Role == want.Role && slices.Equal(kept.Spec.Addresses, want.Addresses) {
 			delete(files, name)
+			continue
+		}
+		kept.Spec.Identity, kept.Spec.Role, kept.Spec.Addresses = want.Identity, want.Role, want.Addresses
+		if files[name], err = yaml.Marshal(kept); err != nil {
+			return err
 		}
 	}
 	if len(files) == 0 {

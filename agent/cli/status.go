@@ -129,6 +129,9 @@ func printGit(w io.Writer, s style, st *agent.Status) {
 	if g.Applied != nil {
 		fields(w, s, "applied", fmt.Sprintf("%s %s, in %s", short(g.Applied.Commit), ago(g.Applied.At), seconds(g.Applied.Took)))
 	}
+	if st.Node.Held {
+		return // the node's reason says it all
+	}
 	if g.Phase == reconciler.PhaseFollowing {
 		fields(w, s, "workloads", "applied by the control plane")
 		return

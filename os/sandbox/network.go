@@ -169,7 +169,7 @@ func (n *Network) attach(pid int) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = n.Link
 	attrs.MTU = uplinkMTU()
-	pair := &netlink.Veth{LinkAttrs: attrs, PeerName: nodeInterface, PeerNamespace: netlink.NsFd(int(ns))}
+	pair := &netlink.Veth{LinkAttrs: attrs, PeerName: nodeInterface, PeerNamespace: netlink.NsFd(int(ns)), PeerHardwareAddr: n.hardwareAddress()}
 	if err := netlink.LinkAdd(pair); err != nil {
 		return fmt.Errorf("make link %s to the node: %w", n.Link, err)
 	}
@@ -193,6 +193,17 @@ func (n *Network) attach(pid int) error {
 		return err
 	}
 	return node.RouteAdd(&netlink.Route{Gw: net.ParseIP(n.HostAddress)})
+}
+
+// hardwareAddress is the same at each start for a node on a segment, whose neighbours would otherwise send to the one
+// that it had before for a while. The kernel chooses that of a node that is alone.
+func (n *Network) hardwareAddress() net.HardwareAddr {
+	a, err := netip.ParseAddr(n.NodeAddress)
+	if n.Bridge == "" || err != nil || !a.Is4() {
+		return nil
+	}
+	const local = 0x02 // administered here, not by a manufacturer
+	return append(net.HardwareAddr{local, 0xb0}, a.AsSlice()...)
 }
 
 // connect readies the host's end: as the node's router, or as a port of the segment.
