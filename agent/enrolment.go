@@ -40,9 +40,9 @@ func (h *hall) fingerprint() string {
 func (h *hall) objection(s *site) error {
 	enrols := len(s.members.Members) > 0 || h.boot.RequireEnrolment || h.wasWorker()
 	switch m := s.machine; {
-	case m.Spec.Identity != "" && m.Spec.Identity != h.fingerprint():
-		return fmt.Errorf("the Machine object %s is for the identity %s, but this machine's is %s: correct spec.identity, or machineName in this machine's boot configuration", m.Metadata.Name, m.Spec.Identity, h.fingerprint())
-	case enrols && (!s.listed || m.Spec.Identity == ""):
+	case s.identity != "" && s.identity != h.fingerprint():
+		return fmt.Errorf("the Machine object %s is for the identity %s, but this machine's is %s: correct spec.identity, or machineName in this machine's boot configuration", m.Metadata.Name, s.identity, h.fingerprint())
+	case enrols && (!s.listed || s.identity == ""):
 		return fmt.Errorf("this machine is not enrolled: commit the Machine object %s with spec.identity %s (`bothy machine manifest` prints one)", h.env.Name, h.fingerprint())
 	case h.wasWorker() && !m.IsWorker():
 		return errors.New("this machine is a worker, and cannot become the control plane: commit spec.role worker, or purge its state")

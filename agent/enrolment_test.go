@@ -124,6 +124,9 @@ func TestWhatRestartsASite(t *testing.T) {
 	if !alone.equal(with) {
 		t.Error("a worker that joins restarts the control plane")
 	}
+	if named := h.siteOf(t, map[string]string{"m": "{}"}); !alone.equal(named) {
+		t.Error("a control plane that is enrolled restarts")
+	}
 	at := func(address string) *site {
 		return h.siteOf(t, map[string]string{"cp": `{identity: "` + stranger + `", addresses: [` + address + `]}`, "m": `{role: worker, identity: "own"}`})
 	}

@@ -36,7 +36,10 @@ const (
 // site is what a commit says about this node.
 type site struct {
 	cluster *v1alpha1.Cluster
+	// machine is without who it is: what runs here does not depend on that.
 	machine *v1alpha1.Machine
+	// identity is what the commit says of this machine's.
+	identity string
 	// listed says that the commit has a Machine for this node.
 	listed bool
 	// members are the machines that the commit enrols, workers are the Machines of those without control plane.
@@ -67,7 +70,10 @@ func decodeSite(snap *reconciler.Snapshot, sitePath, machine string) (*site, err
 			s.workers = append(s.workers, m)
 		}
 		if m.Metadata.Name == machine {
-			s.machine, s.listed = m, true
+			s.identity, s.listed = m.Spec.Identity, true
+			plain := *m
+			plain.Spec.Identity, plain.Spec.Addresses = "", nil
+			s.machine = &plain
 		}
 	}
 	// What the agent itself follows must not restart what the rest is for.
