@@ -503,7 +503,7 @@ func TestKeeper(t *testing.T) {
 		return k
 	}
 	k := life(s.server)
-	first, err := k.Store.RenewAt(names)
+	first, err := k.Store.RenewAt(names, "w", k.Addresses)
 	if err != nil || time.Until(first) < pki.MemberLife/2 {
 		t.Errorf("to be renewed at %s, %v", first, err)
 	}
@@ -512,6 +512,16 @@ func TestKeeper(t *testing.T) {
 		t.Fatal(err)
 	}
 	life(s.server)
+	if at, err := k.Store.RenewAt(names, "v", k.Addresses); err == nil || !at.IsZero() {
+		t.Errorf("with another name the certificates are good until %s", at)
+	}
+	if at, err := k.Store.RenewAt(names, "w", []netip.Addr{netip.MustParseAddr("192.0.2.9")}); err == nil || !at.IsZero() {
+		t.Errorf("with another address the certificates are good until %s", at)
+	}
+	late := pki.NewMemberStore(member, "https://127.0.0.1:6443", func() time.Time { return time.Now().Add(pki.MemberLife + time.Minute) })
+	if at, err := late.RenewAt(names, "w", k.Addresses); err == nil || !strings.Contains(err.Error(), "expired") {
+		t.Errorf("after their life the certificates are good until %s, %v", at, err)
+	}
 	kubeconfig, err := os.ReadFile(member.KubeletKubeconfig())
 	if err != nil {
 		t.Fatal(err)

@@ -42,7 +42,7 @@ type Keeper struct {
 func (k *Keeper) Run(ctx context.Context, ready func()) error {
 	var failing time.Time // since when; zero while it works
 	for ctx.Err() == nil {
-		renewAt, err := k.Store.RenewAt(k.Names)
+		renewAt, err := k.Store.RenewAt(k.Names, k.Node, k.Addresses)
 		if err == nil {
 			ready()
 		}
@@ -99,6 +99,9 @@ func (k *Keeper) join(ctx context.Context) error {
 	}
 	if err := k.Store.Put(answer.CA, keys, answer.Certificates); err != nil {
 		return fmt.Errorf("keep the certificates: %w", err)
+	}
+	if _, err := k.Store.RenewAt(k.Names, k.Node, k.Addresses); err != nil {
+		return fmt.Errorf("the certificates that the control plane has just issued cannot be used, is the clock of this machine right? %w", err)
 	}
 	k.Log.Info("this machine has its certificates", "certificates", k.Names)
 	return nil

@@ -8,6 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"time"
@@ -36,9 +37,9 @@ func NewMemberStore(p paths.Paths, server string, clock func() time.Time) *Membe
 // KubeletServing is the name of the kubelet's serving certificate.
 const KubeletServing = "kubelet-serving"
 
-// RenewAt is when the certificates should be replaced: the zero time if one is missing, damaged,
-// expired, or not from the CA that is kept, which the error then says.
-func (m *MemberStore) RenewAt(names []string) (time.Time, error) {
+// RenewAt is when the certificates of a node with these addresses should be replaced: the zero time if one is missing,
+// damaged, expired, not from the CA that is kept, or for a server that the node is not any more, which the error then says.
+func (m *MemberStore) RenewAt(names []string, node string, addresses []netip.Addr) (time.Time, error) {
 	ca, err := loadCertificate(m.paths.ClusterCA())
 	if err != nil {
 		return time.Time{}, err
@@ -46,6 +47,9 @@ func (m *MemberStore) RenewAt(names []string) (time.Time, error) {
 	var earliest time.Time
 	for _, name := range names {
 		cert, err := m.judge(ca, name)
+		if err == nil {
+			err = serves(cert, node, addresses)
+		}
 		if err != nil {
 			return time.Time{}, fmt.Errorf("certificate %s: %w", name, err)
 		}
@@ -80,6 +84,21 @@ func (m *MemberStore) judge(ca *x509.Certificate, name string) (*x509.Certificat
 		return nil, fmt.Errorf("expired at %s", cert.NotAfter.Format(time.RFC3339))
 	}
 	return cert, nil
+}
+
+// serves says what a server's certificate is valid for that its node is not.
+func serves(cert *x509.Certificate, node string, addresses []netip.Addr) error {
+	for _, name := range cert.DNSNames {
+		if name != node {
+			return fmt.Errorf("is for node %s", name)
+		}
+	}
+	for _, ip := range cert.IPAddresses {
+		if a, _ := netip.AddrFromSlice(ip); !slices.Contains(addresses, a.Unmap()) {
+			return fmt.Errorf("is for the address %s, which is not the node's", ip)
+		}
+	}
+	return nil
 }
 
 // Key is a new key that waits for its certificate.
