@@ -9,6 +9,7 @@ import (
 
 	"github.com/bothy-os/bothy/api/v1alpha1"
 	"github.com/bothy-os/bothy/internal/supervise"
+	"github.com/bothy-os/bothy/netdata"
 	"github.com/bothy-os/bothy/reconciler"
 )
 
@@ -88,15 +89,9 @@ func exists(file string) bool {
 	return err == nil
 }
 
-// hold notes why nothing runs, and ends Kubernetes if something did; nil lets go.
-func (h *hall) hold(reason error) {
-	h.mu.Lock()
-	before := h.held
-	h.held = reason
-	close(h.changed)
-	h.changed = make(chan struct{})
-	h.mu.Unlock()
-	if reason == nil || before != nil && before.Error() == reason.Error() {
+// hold notes why nothing runs, and ends what did.
+func (h *hall) hold(reason error, s *site) {
+	if before := h.setHeld(reason); before != nil && before.Error() == reason.Error() {
 		return
 	}
 	h.log.Warn("nothing runs on this machine", "reason", reason)
@@ -104,6 +99,29 @@ func (h *hall) hold(reason error) {
 	if err := endKube(h.log); err != nil {
 		h.log.Error("end Kubernetes on this machine", "err", err)
 	}
+	if !h.wasWorker() {
+		return
+	}
+	// Others have its pod range and its load balancer addresses now.
+	network, err := h.networkConfig(s)
+	if err == nil {
+		err = errors.Join(netdata.Cleanup(network), netdata.Forget(network))
+	}
+	if err != nil {
+		h.log.Error("take this machine off the cluster's network", "err", err)
+	}
+}
+
+// letGo says that something may run.
+func (h *hall) letGo() { h.setHeld(nil) }
+
+func (h *hall) setHeld(reason error) (before error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	before, h.held = h.held, reason
+	close(h.changed)
+	h.changed = make(chan struct{})
+	return before
 }
 
 func (h *hall) heldBack() error {

@@ -166,45 +166,18 @@ type runningSite struct {
 }
 
 func (h *hall) newRunningSite(s *site) (*runningSite, error) {
-	net := s.cluster.Spec.Network
-	dns, err := parseAddresses(net.DNSAddresses())
-	if err != nil {
-		return nil, fmt.Errorf("spec.network.dns.address: %w", err)
-	}
-	services, err := parsePrefixes(net.ServiceCIDRs)
-	if err != nil {
-		return nil, err
-	}
-	pods, err := parsePrefixes(net.PodCIDRs)
-	if err != nil {
-		return nil, err
-	}
-	direct, err := parsePrefixes(net.NonMasqueradeCIDRs)
-	if err != nil {
-		return nil, err
-	}
-	nodeIPs, err := nodeAddresses(h.env, pods)
+	network, err := h.networkConfig(s)
 	if err != nil {
 		return nil, err
 	}
 	r := &runningSite{site: s}
-	r.netdata, err = netdata.New(netdata.Config{
-		StateDir: boot.StateDir, RunDir: boot.RunDir, BPFDir: boot.BPFDir, CNIConfDir: boot.RunDir + "/cni/net.d",
-		NodeName: h.env.Name, NodeIPs: nodeIPs, Uplink: h.env.Uplink, HostCgroup: h.env.Cgroup2Dir,
-		PodCIDRs: ownRanges(s.machine, pods), ServiceCIDRs: services, NodePortRange: portRange(net.NodePortRange),
-		ClusterPodCIDRs: pods, NonMasqueradeCIDRs: direct, SpliceNamespaces: net.SpliceNamespaces, Pools: net.LoadBalancer.Pools,
-		ClusterDNS: dns, ClusterDomain: net.DNS.Domain, Upstreams: upstreams(net.DNS.Upstreams, h.env.ResolvConf),
-		Reader:     s.machine.IsWorker(),
-		Kubeconfig: h.paths.Kubeconfig(netdataIdentity), DNSKubeconfig: h.paths.Kubeconfig(dnsIdentity),
-		Log: h.log.With("wing", "netdata"),
-	})
-	if err != nil {
+	if r.netdata, err = netdata.New(network); err != nil {
 		return nil, err
 	}
-	r.child = newChild(h.log, h.env, h.standby, newKubeConfig(h.env, nodeIPs, s, slices.Concat(rbac, []byte("\n---\n"), r.netdata.SystemObjects())))
+	r.child = newChild(h.log, h.env, h.standby, newKubeConfig(h.env, network.NodeIPs, s, slices.Concat(rbac, []byte("\n---\n"), r.netdata.SystemObjects())))
 	components := []supervise.Component{r.child.component(), h.node.component(kubeComponent)}
 	if s.machine.IsWorker() {
-		if r.keeper, err = h.newKeeper(s, nodeIPs); err != nil {
+		if r.keeper, err = h.newKeeper(s, network.NodeIPs); err != nil {
 			return nil, err
 		}
 		components[0].After = []string{joinComponent}
@@ -213,6 +186,38 @@ func (h *hall) newRunningSite(s *site) (*runningSite, error) {
 	components = append(components, r.netdata.Components()...)
 	r.supervisor, err = supervise.New(h.log, components...)
 	return r, err
+}
+
+// networkConfig is what the network of this node follows from.
+func (h *hall) networkConfig(s *site) (netdata.Config, error) {
+	net := s.cluster.Spec.Network
+	dns, err := parseAddresses(net.DNSAddresses())
+	if err != nil {
+		return netdata.Config{}, fmt.Errorf("spec.network.dns.address: %w", err)
+	}
+	services, err := parsePrefixes(net.ServiceCIDRs)
+	if err != nil {
+		return netdata.Config{}, err
+	}
+	pods, err := parsePrefixes(net.PodCIDRs)
+	if err != nil {
+		return netdata.Config{}, err
+	}
+	direct, err := parsePrefixes(net.NonMasqueradeCIDRs)
+	if err != nil {
+		return netdata.Config{}, err
+	}
+	nodeIPs, err := nodeAddresses(h.env, pods)
+	return netdata.Config{
+		StateDir: boot.StateDir, RunDir: boot.RunDir, BPFDir: boot.BPFDir, CNIConfDir: boot.RunDir + "/cni/net.d",
+		NodeName: h.env.Name, NodeIPs: nodeIPs, Uplink: h.env.Uplink, HostCgroup: h.env.Cgroup2Dir,
+		PodCIDRs: ownRanges(s.machine, pods), ServiceCIDRs: services, NodePortRange: portRange(net.NodePortRange),
+		ClusterPodCIDRs: pods, NonMasqueradeCIDRs: direct, SpliceNamespaces: net.SpliceNamespaces, Pools: net.LoadBalancer.Pools,
+		ClusterDNS: dns, ClusterDomain: net.DNS.Domain, Upstreams: upstreams(net.DNS.Upstreams, h.env.ResolvConf),
+		Reader:     s.machine.IsWorker(),
+		Kubeconfig: h.paths.Kubeconfig(netdataIdentity), DNSKubeconfig: h.paths.Kubeconfig(dnsIdentity),
+		Log: h.log.With("wing", "netdata"),
+	}, err
 }
 
 // siteComponent keeps what runs in step with the accepted commit.
@@ -237,10 +242,10 @@ func (h *hall) siteComponent() supervise.Component {
 				if reason := h.objection(next); reason != nil {
 					stop()
 					stop = func() {}
-					h.hold(reason)
+					h.hold(reason, next)
 					ready()
 				} else if !next.equal(h.currentSite()) {
-					h.hold(nil)
+					h.letGo()
 					stop()
 					if stop, err = h.startSite(ctx, next, failed); err != nil {
 						return err
