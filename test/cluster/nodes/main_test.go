@@ -147,8 +147,9 @@ func (c *two) addresses(t *testing.T, pod string) []string {
 	return strings.Fields(c.k.Run(t, "get", "pod", pod, "-o", "jsonpath={.status.podIPs[*].ip}"))
 }
 
-// reaches waits until a pod is answered by whom it should be, or, if that is "", by nobody.
-func (c *two) reaches(t *testing.T, from, proto, to, who string) {
+// reaches waits until a pod is answered by whom it should be, or, if that is "", by nobody. It returns the answer, which
+// also has the address that the server saw.
+func (c *two) reaches(t *testing.T, from, proto, to, who string) (answer string) {
 	t.Helper()
 	cluster.Eventually(t, patience, fmt.Sprintf("%s to reach %q at %s over %s", from, who, to, proto), func() error {
 		out, err := c.k.Exec(t.Context(), from, "/toolbox", "dial", "-timeout", "2s", "-send", "marco", proto, to)
@@ -159,11 +160,13 @@ func (c *two) reaches(t *testing.T, from, proto, to, who string) {
 			return fmt.Errorf("want silence, got %w", err)
 		case who != "" && err != nil:
 			return err
-		case who != "" && !strings.Contains(out, who):
+		case who != "" && !strings.HasPrefix(out, who+" "):
 			return fmt.Errorf("it was answered %q", out)
 		}
+		answer = out
 		return nil
 	})
+	return answer
 }
 
 // answer is what a web server in a pod says.

@@ -39,10 +39,14 @@ func TestTwoNodes(t *testing.T) {
 }
 
 func (c *two) roles(t *testing.T) {
+	cluster.Eventually(t, patience, "the control plane to know the worker", func() error {
+		st, err := c.cp.ReadStatus(t.Context())
+		if err == nil && (st.Node.Role != "control-plane" || len(st.Machines) != 1 || !st.Machines[0].Ready) {
+			err = fmt.Errorf("it says %+v %+v", st.Node, st.Machines)
+		}
+		return err
+	})
 	st := c.cp.Status(t)
-	if st.Node.Role != "control-plane" || len(st.Machines) != 1 || !st.Machines[0].Ready {
-		t.Errorf("the control plane says %+v %+v", st.Node, st.Machines)
-	}
 	w := c.worker.Status(t)
 	if w.Node.Role != "worker" || !w.Node.Ready || w.Git.Accepted.Commit != st.Git.Accepted.Commit || w.Git.Phase != "following" {
 		t.Errorf("the worker says %+v %+v", w.Node, w.Git)
@@ -63,9 +67,13 @@ func (c *two) roles(t *testing.T) {
 func (c *two) crossing(t *testing.T) {
 	for _, way := range [][2]string{{"a", "b"}, {"b", "a"}} {
 		from, to := way[0], way[1]
-		for _, ip := range c.addresses(t, to) {
-			c.reaches(t, from, "tcp", net.JoinHostPort(ip, "8081"), to)
-			c.reaches(t, from, "udp", net.JoinHostPort(ip, "8082"), to)
+		own := c.addresses(t, from)
+		for i, ip := range c.addresses(t, to) {
+			for _, out := range []string{c.reaches(t, from, "tcp", net.JoinHostPort(ip, "8081"), to), c.reaches(t, from, "udp", net.JoinHostPort(ip, "8082"), to)} {
+				if !strings.Contains(out, own[i]) {
+					t.Errorf("%s, which has the address %s, was seen by %s as %q", from, own[i], to, out)
+				}
+			}
 		}
 		// The name is resolved on the pod's own node.
 		c.reaches(t, from, "tcp", to+":81", to)
@@ -118,7 +126,7 @@ func (c *two) policies(t *testing.T) {
 	c.ready(t, "late")
 	c.reaches(t, "late", "tcp", b, "b")
 	c.k.Run(t, "delete", "networkpolicy", "--all")
-	c.k.Run(t, "delete", "pod", "late", "--wait=false")
+	c.k.Run(t, "delete", "pod", "late")
 	c.reaches(t, "c", "tcp", b, "b")
 }
 
