@@ -113,7 +113,7 @@ func (h *hall) hold(reason error, s *site) {
 }
 
 // letGo says that something may run.
-func (h *hall) letGo() { h.setHeld(nil) }
+func (h *hall) letGo() { _ = h.setHeld(nil) }
 
 func (h *hall) setHeld(reason error) (before error) {
 	h.mu.Lock()

@@ -56,7 +56,7 @@ func (k *Keeper) Run(ctx context.Context, ready func()) error {
 				failing = time.Now()
 			}
 			pause := min(max(time.Since(failing)/retryPart, retryMin), retryMax)
-			sleep(ctx, pause+rand.N(pause/2)) //nolint:gosec // only spreads machines over time
+			sleep(ctx, pause+rand.N(pause/2)) // spreads machines over time
 			continue
 		}
 		failing = time.Time{}

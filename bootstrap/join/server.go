@@ -82,7 +82,7 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 	}
 	var all sync.WaitGroup
 	defer all.Wait()
-	defer server.Close()
+	defer func() { _ = server.Close() }() // of listeners that nobody needs any more
 	ended := make(chan error, len(s.cfg.Addresses))
 	for _, a := range s.cfg.Addresses {
 		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", a.String())

@@ -337,8 +337,11 @@ func (c *two) leave(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if _, err := c.worker.Process("kube"); err == nil || !st.Node.Held || !strings.Contains(st.Node.Reason, "not enrolled") {
-			return fmt.Errorf("%+v, kube: %v", st.Node, err)
+		if kube, err := c.worker.Process("kube"); err == nil {
+			return fmt.Errorf("%v runs", kube)
+		}
+		if !st.Node.Held || !strings.Contains(st.Node.Reason, "not enrolled") {
+			return fmt.Errorf("%+v", st.Node)
 		}
 		return nil
 	})
