@@ -46,12 +46,14 @@ STATE    ?= .bothy/state
 SIGNER   ?= $(shell git config user.email 2>/dev/null || id -un)
 SSH_KEY  ?=
 GPG_KEY  ?=
+NODES    ?=
 UP_FLAGS ?=
 
 .PHONY: up
 up: build images .bothy/template-commit ## Start a cluster from examples/repo, signed with a key of your own.
 	$(BIN)/bothy up --state $(STATE) --repo "file://$(CURDIR)/.bothy/repo.git" --path clusters/default \
-		--trust-root .bothy/repo/trust/root.yaml --images build/images $(UP_FLAGS)
+		--trust-root .bothy/repo/trust/root.yaml --images build/images \
+		$(if $(NODES),--nodes $(NODES) --enrol-in .bothy/repo) $(UP_FLAGS)
 
 .PHONY: down
 down: ## Stop the cluster and leave nothing behind.
@@ -182,10 +184,10 @@ PARALLEL ?= 4
 FOR      ?= 0
 CONFORMANCE := go run ./test/conformance
 CONFORMANCE_FLAGS = -set '$(SET)' -focus '$(FOCUS)' -skip '$(SKIP)' -shard $(SHARD) -parallel $(PARALLEL) -for $(FOR) \
-	$(if $(LIST),-list) $(if $(AGAIN),-again) $(if $(RETRY),-retry) $(if $(KEEP),-keep)
+	$(if $(LIST),-list) $(if $(AGAIN),-again) $(if $(RETRY),-retry) $(if $(KEEP),-keep) $(if $(NODES),-nodes $(NODES))
 
 .PHONY: conformance
-conformance: e2e ## The upstream conformance suite, resumed where it stopped; SET, FOCUS, SKIP, SHARD, PARALLEL, FOR, LIST=1.
+conformance: e2e ## The upstream conformance suite, resumed where it stopped; SET, FOCUS, SKIP, SHARD, PARALLEL, FOR, NODES, LIST=1.
 	$(CONFORMANCE) $(CONFORMANCE_FLAGS) $(if $(LIST),,-docs)
 
 .PHONY: conformance-report

@@ -80,6 +80,10 @@ func (h *hall) serveHistory(w http.ResponseWriter, r *http.Request) {
 // serveKubeconfig sends the administrator's kubeconfig with the files it
 // refers to put inside.
 func (h *hall) serveKubeconfig(w http.ResponseWriter, _ *http.Request) {
+	if h.follows() {
+		http.Error(w, "this machine is no control plane: ask that one for a kubeconfig", http.StatusConflict)
+		return
+	}
 	config, err := clientcmd.LoadFromFile(h.paths.AdminKubeconfig())
 	if err == nil {
 		err = clientcmdapi.FlattenConfig(config)
@@ -128,12 +132,19 @@ func (h *hall) gather() Status {
 		},
 		Processes: []ProcessStatus{{Name: "agent", PID: os.Getpid()}},
 	}
+	h.describeMachine(&st)
 	for _, c := range h.outer.Status() {
+		if h.follows() && appliers[c.Name] {
+			continue // another machine does this
+		}
 		st.Components = append(st.Components, ComponentStatus{Process: "agent", Status: c})
 	}
 	st.Node.Reason = "waiting for an accepted commit"
 	running, _ := h.running()
 	if running == nil {
+		if held := h.heldBack(); held != nil {
+			st.Node.Reason, st.Node.Held = held.Error(), true
+		}
 		return st
 	}
 	for _, c := range running.supervisor.Status() {
@@ -144,13 +155,16 @@ func (h *hall) gather() Status {
 	kube, _ := running.child.Status()
 	if kube == nil {
 		st.Node.Reason = "bothy kube is not running"
+		if running.keeper != nil && running.keeper.Problem() != nil {
+			st.Node.Reason = running.keeper.Problem().Error()
+		}
 		return st
 	}
 	st.Processes = append(st.Processes, ProcessStatus{Name: "kube", PID: kube.PID})
 	for _, c := range kube.Components {
 		st.Components = append(st.Components, ComponentStatus{Process: "kube", Status: c})
 	}
-	st.ControlPlane, st.Kubelet, st.Images = &kube.ControlPlane, &kube.Kubelet, kube.Images
+	st.ControlPlane, st.Kubelet, st.Images = kube.ControlPlane, &kube.Kubelet, kube.Images
 	st.Node.Ready, st.Node.Reason, st.URLs = h.node.get()
 	st.Pods = h.node.podCounts()
 	return st

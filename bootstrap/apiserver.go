@@ -8,6 +8,7 @@ import (
 	"time"
 
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	genericapiserver "k8s.io/apiserver/pkg/server"
 	encryptioncontroller "k8s.io/apiserver/pkg/server/options/encryptionconfig/controller"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -81,6 +82,10 @@ func (cp *ControlPlane) buildAPIServer(ctx context.Context) (*aggregatorapiserve
 	}
 	generic := config.KubeAPIs.ControlPlane.Generic
 	generic.DisabledPostStartHooks.Insert(replacedHooks...)
+	// Requests are authorised by the outermost server; the others ask for single questions.
+	for _, c := range []*genericapiserver.Config{&config.Aggregator.GenericConfig.Config, &config.ApiExtensions.GenericConfig.Config, generic} {
+		c.Authorization.Authorizer = cp.enrolledOnly(c.Authorization.Authorizer)
+	}
 
 	completedConfig, err := config.Complete()
 	if err != nil {

@@ -38,15 +38,16 @@ func settingsCheck(_ context.Context, files fs.FS, site string) error {
 	if err != nil {
 		return err
 	}
-	errs := []error{policyCheck(files)}
+	all := make([]v1alpha1.MachineFile, 0, len(machines))
 	for _, name := range machines {
 		data, err := fs.ReadFile(files, name)
-		if err == nil {
-			_, err = v1alpha1.DecodeMachine(name, data)
+		if err != nil {
+			return err
 		}
-		errs = append(errs, err)
+		all = append(all, v1alpha1.MachineFile{Path: name, Data: data})
 	}
-	return errors.Join(errs...)
+	_, err = v1alpha1.DecodeMachines(all)
+	return errors.Join(err, policyCheck(files))
 }
 
 // policyCheck reads the image policy as the agent does.
