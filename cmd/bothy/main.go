@@ -8,7 +8,4 @@ import (
 	"github.com/bothy-os/bothy/agent/cli"
 )
 
-func main() {
-	lookUpUsersInFiles()
-	os.Exit(cli.Main())
-}
+func main() { os.Exit(cli.Main()) }
