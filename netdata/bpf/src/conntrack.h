@@ -41,18 +41,20 @@ BORDER int ct_live(const struct tuple *t)
 }
 
 /*
- * ct_known: something is remembered of a flow between these ends, be it over. The receiver may remember it
- * as well, for longer: a connection that somebody else begins under the same ports would
+ * ct_known: the flow is established, or was and has been closed. The receiver then remembers it
+ * for a while: a connection that begins under the same ports and has nothing to do with it would
  * be to it an old segment of the one before.
  */
 BORDER int ct_known(const struct tuple *t)
 {
 	struct tuple key;
+	struct flow *f;
 
 	if (!t)
 		return 0;
 	ct_key(t, &key);
-	return bpf_map_lookup_elem(&ct, &key) != 0;
+	f = bpf_map_lookup_elem(&ct, &key);
+	return f && (f->flags & FLOW_REPLIED) && !(f->flags & FLOW_RST);
 }
 
 /* ct_over: both sides have closed the connection, or one has reset it. */
