@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/bothy-os/bothy/images/layout"
+	"github.com/bothy-os/bothy/images/store"
 	"github.com/bothy-os/bothy/internal/supervise"
 )
 
@@ -29,6 +30,10 @@ type Config struct {
 	// First is the name of the image that is imported before all others: the
 	// sandbox image, without which no pod starts.
 	First string
+	// Store is where imported bundles are, and where the images that the site's
+	// commits need are kept. What it has goes before Layouts. Nil for none: then
+	// nothing is kept.
+	Store *store.Store
 	// After names the components that must be ready before, usually containerd.
 	After []string
 	// Log receives one line per imported image and per failure.
@@ -38,6 +43,9 @@ type Config struct {
 // Images is the images wing of one node.
 type Images struct {
 	cfg Config
+
+	// importing is held by who writes images into containerd.
+	importing sync.Mutex
 
 	mu     sync.Mutex
 	status Status
@@ -61,14 +69,19 @@ func New(cfg Config) *Images {
 }
 
 // Components returns the importer, a component that runs once and is tried
-// again, with back-off, while an image cannot be imported.
+// again, with back-off, while an image cannot be imported; and, if there is a
+// store, the keeper, which brings back and pins what the site needs.
 func (im *Images) Components() []supervise.Component {
-	return []supervise.Component{{
+	all := []supervise.Component{{
 		Name:    ImporterComponent,
 		After:   im.cfg.After,
 		Restart: supervise.RunOnce,
 		Run:     func(ctx context.Context, _ func()) error { return im.Import(ctx) },
 	}}
+	if im.cfg.Store != nil {
+		all = append(all, supervise.Component{Name: KeeperComponent, After: im.cfg.After, Run: im.keep})
+	}
+	return all
 }
 
 // Status returns what the last import did.
@@ -81,24 +94,39 @@ func (im *Images) Status() Status {
 // Import brings every image of every layout into containerd. It goes on after
 // an image that fails; the returned error joins all failures.
 func (im *Images) Import(ctx context.Context) error {
-	c, err := client.New(im.cfg.Socket, client.WithDefaultNamespace(criNamespace), client.WithTimeout(dialTimeout))
-	if err != nil {
-		return fmt.Errorf("connect to containerd at %s: %w", im.cfg.Socket, err)
-	}
-	defer func() { _ = c.Close() }()
-	target, err := newTarget(ctx, c)
+	target, closeTarget, err := im.connect(ctx)
 	if err != nil {
 		return err
 	}
+	defer closeTarget()
 	return im.importInto(ctx, target)
 }
 
+func (im *Images) connect(ctx context.Context) (*target, func(), error) {
+	c, err := client.New(im.cfg.Socket, client.WithDefaultNamespace(criNamespace), client.WithTimeout(dialTimeout))
+	if err != nil {
+		return nil, nil, fmt.Errorf("connect to containerd at %s: %w", im.cfg.Socket, err)
+	}
+	target, err := newTarget(ctx, c)
+	if err != nil {
+		return nil, nil, errors.Join(err, c.Close())
+	}
+	target.store = im.cfg.Store
+	return target, func() { c.Close() }, nil
+}
+
 func (im *Images) importInto(ctx context.Context, target *target) error {
+	im.importing.Lock()
+	defer im.importing.Unlock()
 	started := time.Now()
 	st := Status{Failed: map[string]string{}}
 	var errs []error
+	stored, err := im.importStore(ctx, target, &st)
+	if err != nil {
+		errs = append(errs, err)
+	}
 	for _, dir := range im.cfg.Layouts {
-		if err := im.importLayout(ctx, target, dir, &st); err != nil {
+		if err := im.importLayout(ctx, target, dir, stored, &st); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -127,7 +155,25 @@ func (im *Images) checkFirst(ctx context.Context, target *target) error {
 	return err
 }
 
-func (im *Images) importLayout(ctx context.Context, target *target, dir string, st *Status) error {
+// importStore imports what the store has and returns its names.
+func (im *Images) importStore(ctx context.Context, target *target, st *Status) (map[string]bool, error) {
+	if im.cfg.Store == nil {
+		return nil, nil
+	}
+	index, err := im.cfg.Store.Open()
+	if err != nil {
+		st.Failed[im.cfg.Store.Dir()] = err.Error()
+		return nil, err
+	}
+	names := map[string]bool{}
+	for _, img := range index.Images {
+		names[img.Name] = true
+	}
+	return names, im.importAll(ctx, target, index.Layout, nil, st)
+}
+
+// importLayout imports the images of a layout whose names are not in skip.
+func (im *Images) importLayout(ctx context.Context, target *target, dir string, skip map[string]bool, st *Status) error {
 	l, err := layout.Open(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		im.cfg.Log.Debug("no image layout here", "dir", dir)
@@ -137,8 +183,15 @@ func (im *Images) importLayout(ctx context.Context, target *target, dir string, 
 		st.Failed[dir] = err.Error()
 		return err
 	}
+	return im.importAll(ctx, target, l, skip, st)
+}
+
+func (im *Images) importAll(ctx context.Context, target *target, l *layout.Layout, skip map[string]bool, st *Status) error {
 	var errs []error
 	for _, img := range l.First(im.cfg.First) {
+		if skip[img.Name] {
+			continue
+		}
 		if err := im.importImage(ctx, target, l, img, st); err != nil {
 			st.Failed[img.Name] = err.Error()
 			errs = append(errs, fmt.Errorf("import image %s: %w", img.Name, err))
