@@ -88,14 +88,14 @@ func newHall(env *boot.Environment, log *slog.Logger) (*hall, error) {
 	h.node = newNodeWatch(log, env, h.paths.Kubeconfig(statusIdentity))
 	h.reconciler, err = reconciler.New(reconciler.Config{
 		StateDir: boot.StateDir, Boot: bootConfig, Validate: h.validate,
-		Kubeconfig: h.paths.Kubeconfig(reconcilerIdentity),
-		Machine:    env.Name, Address: env.Address, Version: version.Version, Built: version.Built(), Tracing: h.tracing,
+		Kubeconfig: h.paths.Kubeconfig(reconcilerIdentity), Bundles: nodeImages().GitDir(),
+		Machine: env.Name, Address: env.Address, Version: version.Version, Built: version.Built(), Tracing: h.tracing,
 		Log: log.With("wing", "reconciler"),
 	})
 	if err != nil {
 		return nil, err
 	}
-	components := []supervise.Component{memoryComponent(), h.statusComponent(), h.siteComponent(), h.milestoneComponent()}
+	components := []supervise.Component{memoryComponent(), h.statusComponent(), h.siteComponent(), h.pinsComponent(), h.milestoneComponent()}
 	components = append(components, h.reconciler.Components()...)
 	h.outer, err = supervise.New(log, components...)
 	return h, err

@@ -72,16 +72,19 @@ func runKube(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	im := images.New(images.Config{
-		Socket: n.ContainerdSocket(), Layouts: config.ImageLayouts, First: node.SandboxImage,
+		Socket: n.ContainerdSocket(), Layouts: config.ImageLayouts, First: node.SandboxImage, Store: nodeImages(),
 		After: []string{node.Containerd}, Log: log.With("wing", "images"),
 	})
 	var sup *supervise.Supervisor
 	status := func() KubeStatus {
-		return KubeStatus{PID: os.Getpid(), Hash: config.Hash(), Components: sup.Status(), ControlPlane: cp.Status(), Kubelet: n.Status()}
+		return KubeStatus{PID: os.Getpid(), Hash: config.Hash(), Components: sup.Status(), ControlPlane: cp.Status(), Kubelet: n.Status(), Images: im.Status()}
 	}
 	components := []supervise.Component{{Name: "kube-status", Run: func(ctx context.Context, ready func()) error {
 		mux := http.NewServeMux()
-		mux.HandleFunc("GET /v1/status", statusHandler(status, sup.Changed))
+		mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
+			changed := func() <-chan struct{} { return firstOf(r.Context(), []<-chan struct{}{sup.Changed(), im.Changed()}) }
+			statusHandler(status, changed)(w, r)
+		})
 		mux.HandleFunc("GET /v1/profile/{kind}", profileHandler)
 		return serveSocket(ctx, kubeSocket, mux, ready)
 	}}}

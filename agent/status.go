@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/bothy-os/bothy/bootstrap"
+	"github.com/bothy-os/bothy/images"
 	"github.com/bothy-os/bothy/internal/supervise"
 	"github.com/bothy-os/bothy/internal/version"
 	"github.com/bothy-os/bothy/netdata"
@@ -22,6 +23,8 @@ type Status struct {
 	ControlPlane *bootstrap.Status `json:"controlPlane,omitempty"`
 	Kubelet      *node.Status      `json:"kubelet,omitempty"`
 	Network      *netdata.Status   `json:"network,omitempty"`
+	// Images is what the node did about images; nil like the two before.
+	Images *images.Status `json:"images,omitempty"`
 	// Pods counts this node's pods that have not ended.
 	Pods PodCounts `json:"pods"`
 	// URLs are where NodePort Services answer.
@@ -73,6 +76,7 @@ type KubeStatus struct {
 	Components   []supervise.Status `json:"components"`
 	ControlPlane bootstrap.Status   `json:"controlPlane"`
 	Kubelet      node.Status        `json:"kubelet"`
+	Images       images.Status      `json:"images"`
 }
 
 func (s *KubeStatus) ready(component string) bool {

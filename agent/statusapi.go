@@ -147,7 +147,7 @@ func (h *hall) gather() Status {
 	for _, c := range kube.Components {
 		st.Components = append(st.Components, ComponentStatus{Process: "kube", Status: c})
 	}
-	st.ControlPlane, st.Kubelet = &kube.ControlPlane, &kube.Kubelet
+	st.ControlPlane, st.Kubelet, st.Images = &kube.ControlPlane, &kube.Kubelet, &kube.Images
 	st.Node.Ready, st.Node.Reason, st.URLs = h.node.get()
 	st.Pods = h.node.podCounts()
 	return st

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -49,6 +50,8 @@ type Images struct {
 
 	mu     sync.Mutex
 	status Status
+	// changed is closed when the status is replaced.
+	changed chan struct{}
 }
 
 // Status is what the importer has done.
@@ -59,13 +62,18 @@ type Status struct {
 	Present  int `json:"present"`
 	// Failed holds an error for each image that could not be imported.
 	Failed map[string]string `json:"failed,omitempty"`
+	// Stored are "name@digest" of the images of the store that are ready to run.
+	Stored []string `json:"stored,omitempty"`
 	// Took is how long the last run needed, in nanoseconds.
 	Took time.Duration `json:"took"`
 }
 
+// Has reports whether an image of the store is ready to run.
+func (s *Status) Has(name, digest string) bool { return slices.Contains(s.Stored, name+"@"+digest) }
+
 // New returns the wing. Nothing happens until its components run.
 func New(cfg Config) *Images {
-	return &Images{cfg: cfg}
+	return &Images{cfg: cfg, changed: make(chan struct{})}
 }
 
 // Components returns the importer, a component that runs once and is tried
@@ -89,6 +97,21 @@ func (im *Images) Status() Status {
 	im.mu.Lock()
 	defer im.mu.Unlock()
 	return im.status
+}
+
+// Changed returns a channel that is closed when the status changes.
+func (im *Images) Changed() <-chan struct{} {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	return im.changed
+}
+
+func (im *Images) setStatus(st Status) {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	im.status = st
+	close(im.changed)
+	im.changed = make(chan struct{})
 }
 
 // Import brings every image of every layout into containerd. It goes on after
@@ -135,9 +158,7 @@ func (im *Images) importInto(ctx context.Context, target *target) error {
 		errs = append(errs, err)
 	}
 	st.Took = time.Since(started)
-	im.mu.Lock()
-	im.status = st
-	im.mu.Unlock()
+	im.setStatus(st)
 	im.cfg.Log.Debug("images imported", "imported", st.Imported, "present", st.Present, "failed", len(st.Failed), "took", st.Took)
 	return errors.Join(errs...)
 }
@@ -169,7 +190,13 @@ func (im *Images) importStore(ctx context.Context, target *target, st *Status) (
 	for _, img := range index.Images {
 		names[img.Name] = true
 	}
-	return names, im.importAll(ctx, target, index.Layout, nil, st)
+	err = im.importAll(ctx, target, index.Layout, nil, st)
+	for _, img := range index.Images {
+		if st.Failed[img.Name] == "" {
+			st.Stored = append(st.Stored, img.Name+"@"+img.Descriptor.Digest.String())
+		}
+	}
+	return names, err
 }
 
 // importLayout imports the images of a layout whose names are not in skip.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/bothy-os/bothy/agent"
 	"github.com/bothy-os/bothy/api/v1alpha1"
+	"github.com/bothy-os/bothy/images/store"
 	"github.com/bothy-os/bothy/os/boot"
 	"github.com/bothy-os/bothy/os/sandbox"
 )
@@ -30,6 +31,7 @@ type upFlags struct {
 	trustNone, noWait, isolated                      bool
 	interval, timeout                                time.Duration
 	images                                           []string
+	bundle                                           string
 }
 
 func newUp(o *options) *cobra.Command {
@@ -47,6 +49,9 @@ remembered there, so that a later ` + "`bothy up`" + ` needs only --state.
 
 What has no flag (several sources, an endpoint that the site can be pushed to) is
 said in a boot configuration, --config FILE.
+
+With --bundle the node starts from a bundle (see ` + "`bothy bundle`" + `): its images and its
+repository are taken in first, and no network is needed.
 
 Exit status 0 means: the node is Ready, the newest acceptable commit is applied
 and its workloads are healthy.`,
@@ -67,6 +72,7 @@ and its workloads are healthy.`,
 	fl.StringVar(&f.keys, "decryption-keys", "", "`directory` of SOPS keys that open what the site's directory holds encrypted")
 	fl.StringVar(&f.trustRoot, "trust-root", "", "`file` with the trust root the first commit has to chain to")
 	fl.BoolVar(&f.trustNone, "trust-none", false, "accept commits that nobody signed")
+	fl.StringVar(&f.bundle, "bundle", "", "`bundle` to take images and, without --repo, the repository from: a tar file, a directory, or a volume with bundles")
 	fl.StringSliceVar(&f.images, "images", nil, "OCI layout `directory` to import images from (repeatable)")
 	fl.BoolVar(&f.isolated, "isolated", false, "give the node no way to other networks")
 	fl.BoolVar(&f.noWait, "no-wait", false, "return as soon as the node has started")
@@ -85,6 +91,14 @@ func runUp(cmd *cobra.Command, o *options, f *upFlags) error {
 	spec, err := f.spec(o.state)
 	if err != nil {
 		return err
+	}
+	if f.bundle != "" {
+		meter := newMeter(os.Stderr)
+		_, err := storeOf(o.state).Import(cmd.Context(), f.bundle, cmd.InOrStdin(), func(n int64) { meter.show(n, f.bundle) })
+		meter.end()
+		if err != nil {
+			return fmt.Errorf("--bundle: %w", err)
+		}
 	}
 	ctx, cancel := context.WithTimeoutCause(cmd.Context(), f.timeout, fmt.Errorf("not ready after %s", f.timeout))
 	defer cancel()
@@ -143,6 +157,9 @@ func (f *upFlags) spec(state string) (*sandbox.Spec, error) {
 	if f.config != "" {
 		spec.BootConfig, err = f.givenConfig(spec.Name)
 		return spec, err
+	}
+	if f.repo == "" && f.bundle != "" && (f.trustRoot != "" || f.trustNone) {
+		f.repo = "bundle://" + store.New(filepath.Join(boot.StateDir, "images"), "").GitDir()
 	}
 	if f.repo == "" {
 		if _, err := os.Stat(filepath.Join(dir, "boot.yaml")); err != nil {

@@ -96,23 +96,8 @@ type Problem struct {
 // is wrong with it, and how many bytes it hashed. An error means that it could
 // not be found out.
 func Check(ctx context.Context, path string) ([]Problem, int64, error) {
-	st, err := os.Stat(path)
-	if err != nil {
-		return nil, 0, err
-	}
 	c := &checker{sizes: map[digest.Digest]int64{}, documents: map[digest.Digest][]byte{}}
-	v := Visitor{Index: c.index, Blob: c.blob}
-	if st.IsDir() {
-		err = ReadDir(ctx, path, v)
-	} else {
-		var f *os.File
-		if f, err = os.Open(path); err != nil {
-			return nil, 0, err
-		}
-		defer f.Close()
-		err = Read(ctx, f, v)
-	}
-	if err != nil {
+	if err := ReadPath(ctx, path, Visitor{Index: c.index, Blob: c.blob}); err != nil {
 		return c.problems, c.hashed, err
 	}
 	return c.problems, c.hashed, c.compare()

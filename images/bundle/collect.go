@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"slices"
 	"strings"
 	"sync"
 
@@ -38,8 +37,8 @@ type collector struct {
 	blobs Blobs
 	// entries of the index by name and digest.
 	entries map[string]ocispec.Descriptor
-	// whole are the blobs that belong to the bundle, base those that need not.
-	whole, base map[digest.Digest]bool
+	// whole are the blobs that belong to the bundle.
+	whole map[digest.Digest]bool
 
 	mu       sync.Mutex
 	progress Progress
@@ -50,24 +49,6 @@ type found struct {
 	from       Source
 	repository string
 	desc       ocispec.Descriptor
-}
-
-// knowBase finds the layers that the base has.
-func (c *collector) knowBase() error {
-	if c.Base == nil {
-		return nil
-	}
-	c.base = map[digest.Digest]bool{}
-	for _, img := range slices.Concat(c.Base.Images, c.Base.Artifacts) {
-		tree, err := blobsOf(c.Base.Layout, img.Descriptor, nil)
-		if err != nil {
-			return fmt.Errorf("the base: image %s: %w", img.Name, err)
-		}
-		for _, d := range tree.layers {
-			c.base[d.Digest] = true
-		}
-	}
-	return nil
 }
 
 func (c *collector) image(ctx context.Context, ref string) error {
@@ -191,7 +172,7 @@ func (c *collector) content(ctx context.Context, at found, data []byte, isImage 
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(parallel)
 	for _, d := range m.Layers {
-		if c.base[d.Digest] {
+		if c.Base.has(d.Digest) {
 			continue
 		}
 		group.Go(func() error { return c.blob(ctx, at, d) })

@@ -41,7 +41,7 @@ type Options struct {
 	// Site is the site's directory in the repository.
 	Site string
 	// Base is the bundle that the receiver has; nil for none.
-	Base *Index
+	Base *Base
 	// Progress is told what was read, from several goroutines; it may be nil.
 	Progress func(Progress)
 }
@@ -113,9 +113,6 @@ func lock(dir string) (unlock func(), err error) {
 
 // all collects everything and returns the index that names it.
 func (c *collector) all(ctx context.Context) (*ocispec.Index, error) {
-	if err := c.knowBase(); err != nil {
-		return nil, err
-	}
 	var errs []error
 	for i, ref := range c.Images {
 		c.progress.Image, c.progress.Number, c.progress.Images = ref, i+1, len(c.Images)

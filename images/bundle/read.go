@@ -26,6 +26,23 @@ type Visitor struct {
 	Blob func(name digest.Digest, size int64, open func(offset int64) (io.ReadCloser, error)) error
 }
 
+// ReadPath visits a bundle that is a directory or a tar file.
+func ReadPath(ctx context.Context, path string, v Visitor) error {
+	st, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if st.IsDir() {
+		return ReadDir(ctx, path, v)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return Read(ctx, f, v)
+}
+
 // ReadDir visits a bundle that is a directory.
 func ReadDir(ctx context.Context, dir string, v Visitor) error {
 	f, err := os.Open(filepath.Join(dir, ocispec.ImageIndexFile))

@@ -34,8 +34,8 @@ type Imported struct {
 	// for, if any.
 	Bundle string `json:"bundle"`
 	Commit string `json:"commit,omitempty"`
-	// Images are the names that the bundle has.
-	Images []string `json:"images"`
+	// Images are the digests of the images in the bundle, by name.
+	Images map[string]string `json:"images"`
 	// Read is how many bytes were taken in, Had how many were there before.
 	Read int64 `json:"read"`
 	Had  int64 `json:"had"`
@@ -63,7 +63,7 @@ func (s *Store) Import(ctx context.Context, path string, r io.Reader, progress f
 	}
 	var all []Imported
 	for _, p := range places {
-		one, err := s.importOne(ctx, progress, func(v bundle.Visitor) error { return readPath(ctx, p, v) })
+		one, err := s.importOne(ctx, progress, func(v bundle.Visitor) error { return bundle.ReadPath(ctx, p, v) })
 		if err != nil {
 			return all, fmt.Errorf("import %s: %w", p, err)
 		}
@@ -130,7 +130,7 @@ func isLayout(dir string) bool {
 func peek(path string) (*bundle.Index, error) {
 	var i *bundle.Index
 	done := errors.New("enough")
-	err := readPath(context.Background(), path, bundle.Visitor{
+	err := bundle.ReadPath(context.Background(), path, bundle.Visitor{
 		Index: func(r io.Reader) (err error) {
 			if i, err = bundle.DecodeIndex(r, ""); err == nil {
 				err = done
@@ -143,22 +143,6 @@ func peek(path string) (*bundle.Index, error) {
 		err = nil
 	}
 	return i, err
-}
-
-func readPath(ctx context.Context, path string, v bundle.Visitor) error {
-	st, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
-	if st.IsDir() {
-		return bundle.ReadDir(ctx, path, v)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return bundle.Read(ctx, f, v)
 }
 
 // importOne takes in one bundle.
@@ -225,7 +209,7 @@ func (s *Store) room(size int64) error {
 // complete makes the images of a bundle visible, if all that belongs to them
 // arrived.
 func (in *intake) complete() error {
-	in.result.Bundle, in.result.Commit = in.index.Digest.String(), in.index.Commit
+	in.result.Bundle, in.result.Commit, in.result.Images = in.index.Digest.String(), in.index.Commit, map[string]string{}
 	needs, err := in.index.Needs()
 	if errors.Is(err, fs.ErrNotExist) {
 		return in.lacks(err.Error())
@@ -249,7 +233,7 @@ func (in *intake) complete() error {
 		}
 		entries = append(entries, in.entry(n.Image, held))
 		if !layout.IsArtifact(n.Image.Descriptor) {
-			in.result.Images = append(in.result.Images, n.Image.Name)
+			in.result.Images[n.Image.Name] = n.Image.Descriptor.Digest.String()
 		}
 	}
 	err = in.store.change(func(old []ocispec.Descriptor) []ocispec.Descriptor { return put(old, entries...) })
