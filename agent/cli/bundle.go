@@ -20,6 +20,7 @@ import (
 	"github.com/bothy-os/bothy/images/needs"
 	"github.com/bothy-os/bothy/images/registry"
 	"github.com/bothy-os/bothy/images/store"
+	"github.com/bothy-os/bothy/node"
 	"github.com/bothy-os/bothy/reconciler"
 	"github.com/bothy-os/bothy/reconciler/repository"
 )
@@ -182,7 +183,7 @@ func (f *bundleFlags) references(ctx context.Context, notes io.Writer, checkout 
 		return nil, errors.New("not all images of the site are known; name them as said above or with --image, and give --incomplete to leave it at that")
 	}
 	all := found.References
-	for _, text := range f.images {
+	for _, text := range append(f.images, f.sandbox()...) {
 		full, err := needs.Normalize(text)
 		if err != nil {
 			return nil, fmt.Errorf("--image %s: %w", text, err)
@@ -191,6 +192,23 @@ func (f *bundleFlags) references(ctx context.Context, notes io.Writer, checkout 
 	}
 	slices.Sort(all)
 	return slices.Compact(all), nil
+}
+
+// sandbox is the image that every pod needs, if a directory has it: then the
+// bundle is all that a bare node needs. No registry has it.
+func (f *bundleFlags) sandbox() []string {
+	for _, dir := range f.layouts {
+		l, err := layout.Open(dir)
+		if err != nil {
+			continue // said when the directory is used
+		}
+		for _, img := range l.Images {
+			if img.Name == node.SandboxImage {
+				return []string{img.Name}
+			}
+		}
+	}
+	return nil
 }
 
 // siteImages finds the images of the site in a directory of files.

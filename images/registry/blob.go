@@ -138,7 +138,8 @@ func (b *blob) openAt(place string) error {
 	}
 	header := http.Header{}
 	if b.at > 0 {
-		header.Set("Range", fmt.Sprintf("bytes=%d-", b.at))
+		// Not every registry takes a range without an end.
+		header.Set("Range", fmt.Sprintf("bytes=%d-%d", b.at, b.desc.Size-1))
 	}
 	resp, err := h.get(b.ctx, b.repo, "blobs/"+b.desc.Digest.String(), header, b.client.cfg.UserAgent)
 	if err != nil {

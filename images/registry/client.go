@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -257,18 +259,17 @@ func (c *Client) connect(ctx context.Context, place string, repo name.Repository
 
 func (c *Client) dial(ctx context.Context, place string, repo name.Repository) (*host, error) {
 	settings := c.registry(repo)
-	base, err := settings.transport()
+	if place == "" {
+		place = "https://" + repo.RegistryStr()
+		if settings.PlainHTTP || isLoopback(repo.RegistryStr()) {
+			place = "http://" + repo.RegistryStr()
+		}
+	}
+	at, scheme, prefix, err := parsePlace(place)
 	if err != nil {
 		return nil, &contentError{err.Error()}
 	}
-	at := repo.Registry
-	prefix := ""
-	if settings.PlainHTTP {
-		at, err = name.NewRegistry(repo.RegistryStr(), name.Insecure)
-	}
-	if place != "" {
-		at, prefix, err = mirrorRegistry(place)
-	}
+	base, err := settings.transport(scheme == "http")
 	if err != nil {
 		return nil, &contentError{err.Error()}
 	}
@@ -283,28 +284,35 @@ func (c *Client) dial(ctx context.Context, place string, repo name.Repository) (
 		return nil, fmt.Errorf("registry %s: %w", at.Name(), err)
 	}
 	return &host{
-		base:   &url.URL{Scheme: at.Scheme(), Host: at.RegistryStr(), Path: "/v2/" + strings.TrimPrefix(prefix, "/")},
+		base:   &url.URL{Scheme: scheme, Host: at.RegistryStr(), Path: "/v2/" + strings.TrimPrefix(prefix, "/")},
 		client: &http.Client{Transport: authenticated},
 	}, nil
 }
 
-// mirrorRegistry splits the URL of a mirror; the prefix ends with a slash or is
-// empty.
-func mirrorRegistry(place string) (name.Registry, string, error) {
+// parsePlace splits the URL of a registry or mirror; the prefix ends with a
+// slash or is empty.
+func parsePlace(place string) (at name.Registry, scheme, prefix string, err error) {
 	u, err := url.Parse(place)
 	if err != nil {
-		return name.Registry{}, "", err
+		return at, "", "", err
 	}
 	var options []name.Option
 	if u.Scheme == "http" {
 		options = append(options, name.Insecure)
 	}
-	r, err := name.NewRegistry(u.Host, options...)
-	prefix := strings.Trim(u.Path, "/")
-	if prefix != "" {
+	if prefix = strings.Trim(u.Path, "/"); prefix != "" {
 		prefix += "/"
 	}
-	return r, prefix, err
+	at, err = name.NewRegistry(u.Host, options...)
+	return at, u.Scheme, prefix, err
+}
+
+func isLoopback(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	address, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && address.IsLoopback()
 }
 
 func readBounded(r io.Reader, limit int64) ([]byte, error) {

@@ -69,8 +69,27 @@ func (c *Config) defaults() {
 	}
 }
 
+// onlyTLS keeps credentials off the wire in the clear: the library would fall
+// back to plain HTTP for private addresses.
+type onlyTLS struct{ http.RoundTripper }
+
+func (t onlyTLS) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Scheme != "https" {
+		return nil, fmt.Errorf("%s is asked over TLS only; give --plain-http %s if it is to be trusted without", r.URL.Host, r.URL.Host)
+	}
+	return t.RoundTripper.RoundTrip(r)
+}
+
 // transport is the HTTP transport towards a registry and its mirrors.
-func (r Registry) transport() (*http.Transport, error) {
+func (r Registry) transport(plain bool) (http.RoundTripper, error) {
+	t, err := r.tls()
+	if err != nil || plain {
+		return t, err
+	}
+	return onlyTLS{t}, nil
+}
+
+func (r Registry) tls() (*http.Transport, error) {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	// Silence is noticed, a long transfer is not a fault.
 	t.ResponseHeaderTimeout = 30 * time.Second

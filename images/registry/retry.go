@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"strconv"
 	"time"
@@ -51,7 +52,10 @@ func worthAgain(err error) (again bool, after time.Duration) {
 	var status *StatusError
 	var refused *transport.Error
 	var wrong *contentError
+	var unknown *net.DNSError
 	switch {
+	case errors.As(err, &unknown) && unknown.IsNotFound:
+		return false, 0 // a name that nobody has
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded) && !isTimeout(err), errors.As(err, &wrong):
 		return false, 0
 	case errors.As(err, &status):
