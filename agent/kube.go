@@ -16,6 +16,7 @@ import (
 	"github.com/bothy-os/bothy/bootstrap"
 	"github.com/bothy-os/bothy/bootstrap/paths"
 	"github.com/bothy-os/bothy/images"
+	"github.com/bothy-os/bothy/images/layer"
 	"github.com/bothy-os/bothy/internal/logfile"
 	"github.com/bothy-os/bothy/internal/supervise"
 	"github.com/bothy-os/bothy/node"
@@ -71,6 +72,7 @@ func runKube(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	images.GuardLayers(layer.Limits{})
 	im := images.New(images.Config{
 		Socket: n.ContainerdSocket(), Layouts: config.ImageLayouts, First: node.SandboxImage, Store: nodeImages(),
 		After: []string{node.Containerd}, Log: log.With("wing", "images"),

@@ -2,6 +2,7 @@ package images
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -32,6 +33,7 @@ type containerd struct {
 	ctx    context.Context
 	target *target
 	db     *metadata.DB
+	dir    string
 }
 
 func newContainerd(t *testing.T) *containerd {
@@ -39,24 +41,34 @@ func newContainerd(t *testing.T) *containerd {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: unpacking a layer is a mount")
 	}
-	dir := t.TempDir()
-	content, err := local.NewStore(filepath.Join(dir, "content"))
+	c, closeIt, err := openContainerd(t.Context(), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
+	}
+	t.Cleanup(closeIt)
+	c.t = t
+	return c
+}
+
+// openContainerd opens the stores in a directory, which may have been used by
+// somebody who was killed.
+func openContainerd(ctx context.Context, dir string) (*containerd, func(), error) {
+	content, err := local.NewStore(filepath.Join(dir, "content"))
+	if err != nil {
+		return nil, nil, err
 	}
 	snapshotter, err := native.NewSnapshotter(filepath.Join(dir, "snapshots"))
 	if err != nil {
-		t.Fatal(err)
+		return nil, nil, err
 	}
 	file, err := bolt.Open(filepath.Join(dir, "meta.db"), 0o600, nil)
 	if err != nil {
-		t.Fatal(err)
+		return nil, nil, err
 	}
-	t.Cleanup(func() { file.Close() })
 	db := metadata.NewDB(file, content, map[string]snapshots.Snapshotter{"native": snapshotter})
-	ctx := namespaces.WithNamespace(t.Context(), criNamespace)
+	ctx = namespaces.WithNamespace(ctx, criNamespace)
 	if err := db.Init(ctx); err != nil {
-		t.Fatal(err)
+		return nil, nil, errors.Join(err, file.Close())
 	}
 	c, err := client.New("", client.WithDefaultNamespace(criNamespace), client.WithServices(
 		client.WithContentStore(db.ContentStore()),
@@ -67,13 +79,13 @@ func newContainerd(t *testing.T) *containerd {
 		client.WithIntrospectionService(plugins{}),
 	))
 	if err != nil {
-		t.Fatal(err)
+		return nil, nil, errors.Join(err, file.Close())
 	}
 	target, err := newTarget(ctx, c)
 	if err != nil {
-		t.Fatal(err)
+		return nil, nil, errors.Join(err, file.Close())
 	}
-	return &containerd{t: t, ctx: ctx, target: target, db: db}
+	return &containerd{ctx: ctx, target: target, db: db, dir: dir}, func() { _ = snapshotter.Close(); file.Close() }, nil
 }
 
 // plugins says that overlayfs failed and native works.
