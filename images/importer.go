@@ -35,6 +35,8 @@ type Config struct {
 	// commits need are kept. What it has goes before Layouts. Nil for none: then
 	// nothing is kept.
 	Store *store.Store
+	// Mirror gives other nodes what this one has; nil for a node that is alone.
+	Mirror *Mirror
 	// After names the components that must be ready before, usually containerd.
 	After []string
 	// Log receives one line per imported image and per failure.
@@ -88,6 +90,9 @@ func (im *Images) Components() []supervise.Component {
 	}}
 	if im.cfg.Store != nil {
 		all = append(all, supervise.Component{Name: KeeperComponent, After: im.cfg.After, Run: im.keep})
+	}
+	if im.cfg.Mirror != nil {
+		all = append(all, im.mirrorComponent())
 	}
 	return all
 }

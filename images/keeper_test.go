@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	ctrdimages "github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/errdefs"
 
 	"github.com/bothy-os/bothy/images/bundle"
 	"github.com/bothy-os/bothy/images/internal/imagetest"
@@ -184,6 +185,25 @@ func TestWhatWasPulledIsKept(t *testing.T) {
 	k.pass()
 	if got := k.pinned(); got != "registry.example.org/app:1 x/pause:1" {
 		t.Errorf("after it was removed by force: %s", got)
+	}
+}
+
+func TestOtherNodesGetByTagWhatTheSiteNeeds(t *testing.T) {
+	k := newKept(t)
+	k.carry(commitOne, "x/pause:1", "x/app:1")
+	k.advance(commitOne, "x/app:1")
+	images := keptImages{k.target.client.ImageService()}
+	img, err := k.target.client.ImageService().Get(k.ctx, "x/app:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := images.Find(k.ctx, "x/app:1"); err != nil || got.Digest != img.Target.Digest {
+		t.Errorf("what is kept: %+v, %v", got, err)
+	}
+	k.advance(commitTwo)
+	k.advance(commitThree)
+	if _, err := images.Find(k.ctx, "x/app:1"); !errdefs.IsNotFound(err) {
+		t.Errorf("what nobody needs any more: %v", err)
 	}
 }
 
