@@ -28,6 +28,9 @@ LDFLAGS     := -s -w $(K8S_LDFLAGS) \
 	-X github.com/bothy-os/bothy/internal/version.Commit=$(COMMIT) \
 	-X github.com/bothy-os/bothy/internal/version.built=$(BUILT)
 
+# There is no C library in the operating system image.
+STATIC := -linkmode external -extldflags -static
+
 BIN      := build/bin
 BINARIES := $(addprefix $(BIN)/,bothy bothy-cni bothy-init runc containerd-shim-runc-v2)
 STEP     := hack/step.sh
@@ -80,7 +83,7 @@ build/version: FORCE
 
 $(BIN)/bothy: $(SOURCES) build/version
 	@$(STEP) "Building bothy (with Kubernetes $(K8S_VERSION) inside; the first time takes minutes)" \
-		go build -v -ldflags '$(LDFLAGS)' -o $@ ./cmd/bothy
+		go build -v -ldflags '$(LDFLAGS) $(STATIC)' -o $@ ./cmd/bothy
 	@touch $@
 
 $(BIN)/bothy-cni $(BIN)/bothy-init: $(BIN)/%: $(SOURCES) build/version
@@ -112,6 +115,24 @@ build/images/index.json: $(shell find images/pause examples/hello -type f 2>/dev
 	@$(STEP) "Building the images" $(BIN)/bothy image build --layout build/images \
 		--c images/pause/pause.c=bothy.local/pause:1 --go ./examples/hello=bothy.local/hello:1
 
+# The pause image is all that a machine needs to run pods of others.
+build/os/pause/index.json: images/pause/pause.c | build
+	@rm -rf build/os/pause
+	@$(STEP) "Building the pause image" $(BIN)/bothy image build --layout build/os/pause --c images/pause/pause.c=bothy.local/pause:1
+
+FLAVOUR     ?= vm
+IMAGE_FLAGS ?=
+
+.PHONY: image
+image: build build/os/pause/index.json ## Build the operating system into build/os: disk, boot file, OCI artifact; FLAVOUR=vm or hardware.
+	@hack/deps.sh image
+	$(BIN)/bothy os build --out build/os --flavour $(FLAVOUR) --images build/os/pause $(IMAGE_FLAGS)
+
+.PHONY: image-lock
+image-lock: ## Move os/image/lock.yaml to the newest packages of Debian.
+	@hack/deps.sh image
+	go run ./os/image/updatelock build/os/debian os/image/lock.yaml
+
 # What the tests run in pods; never part of a cluster that is not under test.
 build/test-images/index.json: $(shell find test/images -type f 2>/dev/null) | build
 	@rm -rf build/test-images
@@ -138,13 +159,18 @@ test-integration: build images build/test-images/index.json $(BIN)/kubectl $(BIN
 VM_TEST := BOTHY_VM=require go test -count=1 -v -p 1
 
 .PHONY: test-vm
-test-vm: build images build/test-images/index.json $(BIN)/kubectl ## Kernels 6.1 and 6.12 under QEMU: dataplane, cgroup v2, quotas, the product; 30 minutes without KVM.
-	@hack/deps.sh build vm && rm -rf build/vm/run
-	$(VM_TEST) -timeout 45m ./test/vm/... $(TEST_FLAGS)
+test-vm: image images build/test-images/index.json $(BIN)/kubectl ## Kernels 6.1 and 6.12 under QEMU: dataplane, cgroup v2, quotas, the product; then the appliance; 40 minutes without KVM.
+	@hack/deps.sh build vm appliance && rm -rf build/vm/run
+	$(VM_TEST) -timeout 60m ./test/vm/... $(TEST_FLAGS)
+
+.PHONY: test-vm-appliance
+test-vm-appliance: image images $(BIN)/kubectl build/test-images/index.json ## The operating system in a virtual machine: from power-on to a serving workload, Secure Boot, a damaged disk.
+	@hack/deps.sh vm appliance
+	$(VM_TEST) -timeout 45m ./test/vm/appliance $(TEST_FLAGS)
 
 .PHONY: test-vm-all
-test-vm-all: build images build/test-images/index.json $(BIN)/kubectl ## The same on every kernel in test/vm/debian/packages.yaml.
-	@hack/deps.sh build vm && rm -rf build/vm/run
+test-vm-all: image images build/test-images/index.json $(BIN)/kubectl ## The same on every kernel in test/vm/debian/packages.yaml.
+	@hack/deps.sh build vm appliance && rm -rf build/vm/run
 	BOTHY_VM_KERNELS="6.1 6.12 6.18 7.3" $(VM_TEST) -timeout 3h ./test/vm/... $(TEST_FLAGS)
 
 # What `make conformance` runs and prints; docs/conformance.md explains them.
@@ -153,12 +179,13 @@ FOCUS    ?=
 SKIP     ?=
 SHARD    ?= 1/1
 PARALLEL ?= 4
+FOR      ?= 0
 CONFORMANCE := go run ./test/conformance
-CONFORMANCE_FLAGS = -set '$(SET)' -focus '$(FOCUS)' -skip '$(SKIP)' -shard $(SHARD) -parallel $(PARALLEL) \
+CONFORMANCE_FLAGS = -set '$(SET)' -focus '$(FOCUS)' -skip '$(SKIP)' -shard $(SHARD) -parallel $(PARALLEL) -for $(FOR) \
 	$(if $(LIST),-list) $(if $(AGAIN),-again) $(if $(RETRY),-retry) $(if $(KEEP),-keep)
 
 .PHONY: conformance
-conformance: e2e ## The upstream conformance suite, resumed where it stopped; SET, FOCUS, SKIP, SHARD, PARALLEL, LIST=1.
+conformance: e2e ## The upstream conformance suite, resumed where it stopped; SET, FOCUS, SKIP, SHARD, PARALLEL, FOR, LIST=1.
 	$(CONFORMANCE) $(CONFORMANCE_FLAGS) $(if $(LIST),,-docs)
 
 .PHONY: conformance-report
@@ -189,8 +216,8 @@ bench-net: build $(BIN)/kubectl build/images/index.json build/test-images/index.
 	go run ./test/bench/net $(BENCH_FLAGS)
 
 .PHONY: bench-programs
-bench-programs: deps ## What each eBPF program costs, in ns per packet.
-	go test -run '^$$' -bench . -count 5 ./netdata/loader
+bench-programs: deps ## What each eBPF program costs, in ns per packet, and what it takes to fill the tables.
+	go test -run '^$$' -bench . -count 5 ./netdata/loader ./netdata/services
 
 .PHONY: test-churn
 test-churn: build images build/test-images/index.json $(BIN)/kubectl ## 50 Services and 500 endpoints flap for ten minutes under load.

@@ -152,7 +152,7 @@ func (h *hall) newRunningSite(s *site) (*runningSite, error) {
 		StateDir: boot.StateDir, RunDir: boot.RunDir, BPFDir: boot.BPFDir, CNIConfDir: boot.RunDir + "/cni/net.d",
 		NodeName: h.env.Name, NodeIPs: nodeIPs, Uplink: h.env.Uplink, HostCgroup: h.env.Cgroup2Dir,
 		PodCIDRs: firstNodeRanges(pods), ServiceCIDRs: services, NodePortRange: portRange(net.NodePortRange),
-		ClusterPodCIDRs: pods, NonMasqueradeCIDRs: direct, Pools: net.LoadBalancer.Pools,
+		ClusterPodCIDRs: pods, NonMasqueradeCIDRs: direct, SpliceNamespaces: net.SpliceNamespaces, Pools: net.LoadBalancer.Pools,
 		ClusterDNS: dns, ClusterDomain: net.DNS.Domain, Upstreams: upstreams(net.DNS.Upstreams, h.env.ResolvConf),
 		Kubeconfig: h.paths.Kubeconfig(netdataIdentity), DNSKubeconfig: h.paths.Kubeconfig(dnsIdentity),
 		Log: h.log.With("wing", "netdata"),

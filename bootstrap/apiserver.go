@@ -2,29 +2,23 @@ package bootstrap
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
 	"time"
 
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
-	genericapiserver "k8s.io/apiserver/pkg/server"
 	encryptioncontroller "k8s.io/apiserver/pkg/server/options/encryptionconfig/controller"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	aggregatorapiserver "k8s.io/kube-aggregator/pkg/apiserver"
 	apiserverapp "k8s.io/kubernetes/cmd/kube-apiserver/app"
-	rbacrest "k8s.io/kubernetes/pkg/registry/rbac/rest"
-	schedulingrest "k8s.io/kubernetes/pkg/registry/scheduling/rest"
 
 	"github.com/bothy-os/bothy/bootstrap/listen"
 )
 
 const (
-	rolesHook           = "bothy/bootstrap-roles"
-	priorityClassesHook = "bothy/bootstrap-priority-classes"
 	// Upstream looks for changes of the encryption configuration once a
 	// minute, which makes a rotation take three.
 	encryptionPoll = 5 * time.Second
@@ -86,7 +80,7 @@ func (cp *ControlPlane) buildAPIServer(ctx context.Context) (*aggregatorapiserve
 		return nil, err
 	}
 	generic := config.KubeAPIs.ControlPlane.Generic
-	generic.DisabledPostStartHooks.Insert(rbacrest.PostStartHookName, schedulingrest.PostStartHookName)
+	generic.DisabledPostStartHooks.Insert(replacedHooks...)
 
 	completedConfig, err := config.Complete()
 	if err != nil {
@@ -96,31 +90,8 @@ func (cp *ControlPlane) buildAPIServer(ctx context.Context) (*aggregatorapiserve
 	if err != nil {
 		return nil, err
 	}
+	generic.DisabledPostStartHooks.Delete(replacedHooks...) // ours have their names
 	return server, cp.addHooks(server)
-}
-
-// addHooks adds our replacements of upstream's hooks. Hooks run when the
-// server listens, so this is also where others learn that it does.
-func (cp *ControlPlane) addHooks(server *aggregatorapiserver.APIAggregator) error {
-	loopback := rest.CopyConfig(server.GenericAPIServer.LoopbackClientConfig)
-	loopback.QPS = -1
-	loopback.WarningHandler = rest.NoWarnings{}
-	client, err := kubernetes.NewForConfig(loopback)
-	if err != nil {
-		return fmt.Errorf("make a client: %w", err)
-	}
-	api := &apiServer{loopback: loopback, client: client}
-	roles := func(hook genericapiserver.PostStartHookContext) error {
-		cp.api.set(api)
-		return retryFor(hook, 30*time.Second, func(ctx context.Context) error { return ensureRoles(ctx, client) })
-	}
-	classes := func(hook genericapiserver.PostStartHookContext) error {
-		return retryFor(hook, 30*time.Second, func(ctx context.Context) error { return ensurePriorityClasses(ctx, client) })
-	}
-	return errors.Join(
-		server.GenericAPIServer.AddPostStartHook(rolesHook, roles),
-		server.GenericAPIServer.AddPostStartHook(priorityClassesHook, classes),
-	)
 }
 
 func waitReady(ctx context.Context, client kubernetes.Interface) error {

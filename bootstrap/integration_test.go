@@ -285,6 +285,18 @@ func TestControlPlane(t *testing.T) {
 	admin := n.client(pki.Admin)
 	ctx := t.Context()
 
+	t.Run("readiness lists the checks that tools look for", func(t *testing.T) {
+		body, err := admin.Discovery().RESTClient().Get().AbsPath("/readyz").Param("verbose", "1").DoRaw(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, hook := range replacedHooks {
+			if want := "[+]poststarthook/" + hook + " ok"; strings.Count(string(body), want) != 1 {
+				t.Errorf("no %q in\n%s", want, body)
+			}
+		}
+	})
+
 	t.Run("anonymous sees health and nothing else", func(t *testing.T) {
 		client := n.httpClient(&tls.Config{})
 		for path, want := range map[string]int{

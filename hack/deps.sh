@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes sure that what the given targets need is installed: deps.sh build|test|vm|generate|bench-net ...
+# Makes sure that what the given targets need is installed: deps.sh build|test|vm|image|appliance|generate|bench-net ...
 #
 # It says what it installs and why, does nothing when everything is there, and
 # on a distribution it does not know it lists what is missing instead.
@@ -21,6 +21,13 @@ mke2fs|e2fsprogs|makes the disks of virtual machines|vm
 mkfs.xfs|xfsprogs|makes file systems with project quotas|vm
 xz|xz-utils|unpacks kernel modules|vm
 /usr/share/keyrings/debian-archive-keyring.gpg|debian-archive-keyring|proves where the kernels come from|vm
+apt-get|apt|fetches the packages of Debian that the operating system is made of|image
+dpkg-deb|dpkg|unpacks them|image
+xz|xz-utils|unpacks kernel modules|image
+/usr/share/keyrings/debian-archive-keyring.gpg|debian-archive-keyring|proves where they come from|image
+/usr/share/OVMF/OVMF_CODE_4M.fd|ovmf|firmware for virtual machines|appliance
+mcopy|mtools|puts signed boot files on disks|appliance
+openssl|openssl|opens the key of the test firmware|appliance
 clang-19|clang-19|compiles the eBPF programs to the committed objects|generate
 llvm-strip-19|llvm-19|removes debug sections from them|generate
 /usr/include/bpf/bpf_helpers.h|libbpf-dev|declares the kernel functions they call|generate

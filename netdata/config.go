@@ -44,6 +44,9 @@ type Config struct {
 	ClusterPodCIDRs []netip.Prefix
 	// NonMasqueradeCIDRs are further ranges that see pods' own addresses.
 	NonMasqueradeCIDRs []netip.Prefix
+	// SpliceNamespaces have connections between their pods bypass the TCP stack. It needs HostCgroup, with
+	// the pods' processes below it; if that cannot be had, Status says so.
+	SpliceNamespaces []string
 	// Pools have the addresses of Services of type LoadBalancer.
 	Pools []v1alpha1.AddressPool
 	// ClusterDNS are the addresses the wing answers DNS on, each in a service range. Those of a

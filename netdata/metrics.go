@@ -16,9 +16,11 @@ type metrics struct {
 	registry *prometheus.Registry
 	cni      *prometheus.HistogramVec
 	services prometheus.Histogram
+	policies prometheus.Histogram
 }
 
 func newMetrics(n *Network) *metrics {
+	programmingBuckets := []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5}
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		cni: prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -29,10 +31,15 @@ func newMetrics(n *Network) *metrics {
 		services: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "bothy_net_service_programming_duration_seconds",
 			Help:    "Time from hearing of a change of a Service or its endpoints until it is in force.",
-			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5},
+			Buckets: programmingBuckets,
+		}),
+		policies: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "bothy_net_policy_programming_duration_seconds",
+			Help:    "Time from hearing of a change of a NetworkPolicy until it is in force.",
+			Buckets: programmingBuckets,
 		}),
 	}
-	m.registry.MustRegister(m.cni, m.services, &tableCollector{network: n})
+	m.registry.MustRegister(m.cni, m.services, m.policies, &tableCollector{network: n})
 	return m
 }
 
@@ -51,6 +58,8 @@ func (m *metrics) observeCNI(operation string, took time.Duration, failed bool) 
 }
 
 func (m *metrics) observeService(took time.Duration) { m.services.Observe(took.Seconds()) }
+
+func (m *metrics) observePolicy(took time.Duration) { m.policies.Observe(took.Seconds()) }
 
 // Metrics are those of the network in the form of Prometheus. DNS is counted by CoreDNS, in the process's
 // default registry.

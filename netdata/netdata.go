@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -60,6 +61,9 @@ type kernel struct {
 	flows  *conntrack.Collector
 	hub    *flows.Hub
 	policy *policy.Controller
+	// splice are the namespaces whose pods may be spliced.
+	splice []string
+	log    *slog.Logger
 }
 
 // New checks the configuration. Nothing is touched before the components run.
@@ -126,15 +130,17 @@ func (n *Network) runDataplane(ctx context.Context, ready func()) error {
 		return err
 	}
 	n.attachSockets(dp)
+	n.attachSplice(dp)
 	// Nobody listens any more to what the programs told an agent that was killed.
 	if err := dp.Tables.Silence(); err != nil {
 		return err
 	}
 	k := &kernel{
 		Dataplane: dp, flows: conntrack.New(dp.Tables, n.log), hub: n.newHub(dp),
-		policy: policy.NewController(dp.Tables, n.cfg.NodeName, n.log),
+		policy: policy.NewController(dp.Tables, n.cfg.NodeName, n.log), splice: n.cfg.SpliceNamespaces, log: n.log,
 	}
 	defer k.hub.Close()
+	k.policy.ObserveLatency(n.metrics.observePolicy)
 	n.kernel.Store(k)
 	ready()
 	n.log.Info("dataplane in force", "uplink", n.cfg.Uplink, "addrs", n.cfg.NodeIPs, "backend", dp.Backend())
@@ -157,6 +163,25 @@ func (n *Network) attachSockets(dp *loader.Dataplane) {
 		return
 	}
 	n.notice(subject, fmt.Sprintf("host processes, the API server among them, do not reach Services: %v", err))
+}
+
+// attachSplice does not fail the dataplane: packets find their way without it.
+func (n *Network) attachSplice(dp *loader.Dataplane) {
+	const subject = "splice"
+	var err error
+	switch {
+	case len(n.cfg.SpliceNamespaces) == 0:
+		err = dp.DetachSplice()
+	case n.cfg.HostCgroup == "":
+		err = errors.New("there is no cgroup2 on this node")
+	default:
+		err = dp.AttachSplice(n.cfg.HostCgroup)
+	}
+	if err == nil {
+		n.notice(subject, "")
+		return
+	}
+	n.notice(subject, fmt.Sprintf("connections between pods of this node are not spliced as configured, they go as packets: %v", err))
 }
 
 func (n *Network) runCNI(ctx context.Context, ready func()) error {
@@ -300,13 +325,26 @@ func (p podPorts) Await(ctx context.Context, pod cni.Pod) error {
 // Connect writes the rows before it attaches the programs, which drop what
 // comes from an interface without a row.
 func (p podPorts) Connect(dev netlink.Link, pod cni.Pod, addrs []netip.Addr, mac net.HardwareAddr) error {
+	cookie := p.spliceCookie(pod)
 	err := p.policy.Connect(podRef(pod), addrs, func(a netip.Addr, identity uint32) error {
-		return p.Tables.PutEndpoint(maps.Endpoint{Addr: a, Ifindex: dev.Attrs().Index, MAC: mac, Identity: identity})
+		return p.Tables.PutEndpoint(maps.Endpoint{Addr: a, Ifindex: dev.Attrs().Index, MAC: mac, Identity: identity, Netns: cookie})
 	})
 	if err != nil {
 		return err
 	}
 	return p.AttachPod(dev)
+}
+
+// spliceCookie is 0, which is no namespace, where nothing is spliced.
+func (p podPorts) spliceCookie(pod cni.Pod) uint64 {
+	if !slices.Contains(p.splice, pod.Namespace) {
+		return 0
+	}
+	cookie, err := cni.NetnsCookie(pod.Netns)
+	if err != nil {
+		p.log.Warn("connections of a pod are not spliced", "pod", pod, "err", err)
+	}
+	return cookie
 }
 
 func podRef(pod cni.Pod) policy.PodRef {

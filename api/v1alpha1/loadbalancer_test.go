@@ -25,6 +25,7 @@ func TestLoadBalancerPools(t *testing.T) {
 	}
 	for network, want := range map[string]string{
 		"    nonMasqueradeCIDRs: [10.0.0.0]\n":                                                                    "cluster.yaml:6: spec.network.nonMasqueradeCIDRs[0]: \"10.0.0.0\" is not an address range",
+		"    spliceNamespaces: [a/b]\n":                                                                           "cluster.yaml:6: spec.network.spliceNamespaces[0]: \"a/b\" is not the name of a namespace",
 		"    loadBalancer: {pools: [{name: a, addresses: [10.244.3.0/24]}]}\n":                                    "cluster.yaml:6: spec.network.loadBalancer.pools[0].addresses[0]: 10.244.3.0/24 overlaps the pod range 10.244.0.0/16",
 		"    loadBalancer: {pools: [{name: a, addresses: [10.95.0.0-10.96.0.0]}]}\n":                              "cluster.yaml:6: spec.network.loadBalancer.pools[0].addresses[0]: 10.95.0.0-10.96.0.0 overlaps the service range",
 		"    loadBalancer: {pools: [{name: a, addresses: [1.1.1.9-1.1.1.1]}]}\n":                                  "cluster.yaml:6: spec.network.loadBalancer.pools[0].addresses[0]: \"1.1.1.9-1.1.1.1\" does not go",

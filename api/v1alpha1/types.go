@@ -56,6 +56,10 @@ type NetworkSpec struct {
 	// NonMasqueradeCIDRs are ranges outside the cluster that see pods' own addresses: networks
 	// with a route to the pod ranges. All others see the node's.
 	NonMasqueradeCIDRs []string `json:"nonMasqueradeCIDRs,omitempty"`
+	// SpliceNamespaces are namespaces whose pods' TCP connections with each other bypass the TCP stack where both
+	// ends are on one node: half the CPU time, several times the throughput. Experimental:
+	// docs/network.md says what programs must not do then. Default none.
+	SpliceNamespaces []string `json:"spliceNamespaces,omitempty"`
 	// LoadBalancer has the addresses of Services of type LoadBalancer.
 	LoadBalancer LoadBalancerSpec `json:"loadBalancer,omitempty"`
 	// DNS is the cluster's name service.
@@ -275,10 +279,22 @@ type BootTrust struct {
 	None bool `json:"none,omitempty"`
 }
 
-// BootNetwork is the node's own address.
+// BootNetwork is how a machine reaches others before it has read anything from Git. On
+// a machine of its own what is left out is asked for by DHCP; a node made by `bothy up`
+// has its network already.
 type BootNetwork struct {
-	// Address is the node's IP address.
+	// Address is the node's IP address. With the length of the network's prefix, as in
+	// 192.0.2.10/24, the interface gets it, and DHCP is not used.
 	Address string `json:"address,omitempty"`
-	// Interface carries it.
+	// Interface carries it, by name or by hardware address. Default: the first with a
+	// link that gets an address.
 	Interface string `json:"interface,omitempty"`
+	// VLAN is the tag (IEEE 802.1Q) of the network on the interface; 0 for none.
+	VLAN int `json:"vlan,omitempty"`
+	// Gateway is the way to other networks.
+	Gateway string `json:"gateway,omitempty"`
+	// DNS are servers that know other names, NTP such that know the time: addresses, or
+	// names for NTP. Those given here come before what DHCP says.
+	DNS []string `json:"dns,omitempty"`
+	NTP []string `json:"ntp,omitempty"`
 }

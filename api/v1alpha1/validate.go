@@ -72,6 +72,11 @@ func (n *NetworkSpec) validate(p *problems) {
 		}
 	}
 	n.LoadBalancer.validate(p, pods, services)
+	for i, name := range n.SpliceNamespaces {
+		if !dnsLabel.MatchString(name) {
+			p.add(fmt.Sprintf("spec.network.spliceNamespaces[%d]", i), "", "%q is not the name of a namespace", name)
+		}
+	}
 	for i, c := range n.NonMasqueradeCIDRs {
 		if _, err := netip.ParsePrefix(c); err != nil {
 			p.add(fmt.Sprintf("spec.network.nonMasqueradeCIDRs[%d]", i), `write a range such as "192.168.0.0/16"`, "%q is not an address range", c)
@@ -328,16 +333,44 @@ func (b *BootConfig) Validate() []*FieldError {
 			p.add("trust.root."+e.Field, e.Remedy, "%s", e.Problem)
 		}
 	}
-	if a := b.Network.Address; a != "" {
-		if _, err := netip.ParseAddr(a); err != nil {
-			p.add("network.address", "", "%q is not an IP address", a)
-		}
-	}
+	b.Network.validate(&p)
 	if b.Endpoint != nil {
 		b.Endpoint.validate(&p)
 	}
 	b.Decryption.validate(&p)
 	return p
+}
+
+func (n *BootNetwork) validate(p *problems) {
+	if n.Address != "" && !isAddress(n.Address) {
+		if _, err := netip.ParsePrefix(n.Address); err != nil {
+			p.add("network.address", "write it like 192.0.2.10 or 192.0.2.10/24", "%q is not an IP address", n.Address)
+		}
+	}
+	if n.Gateway != "" && !isAddress(n.Gateway) {
+		p.add("network.gateway", "", "%q is not an IP address", n.Gateway)
+	}
+	if n.Gateway != "" && !strings.Contains(n.Address, "/") {
+		p.add("network.gateway", "give network.address with the length of its prefix, or leave both to DHCP", "has no address to go with")
+	}
+	if n.VLAN < 0 || n.VLAN > 4094 {
+		p.add("network.vlan", "use 1 to 4094, or 0 for none", "%d is not a VLAN", n.VLAN)
+	}
+	for i, a := range n.DNS {
+		if !isAddress(a) {
+			p.add(fmt.Sprintf("network.dns[%d]", i), "", "%q is not an IP address", a)
+		}
+	}
+	for i, a := range n.NTP {
+		if !isAddress(a) && !dnsSubdomain.MatchString(a) {
+			p.add(fmt.Sprintf("network.ntp[%d]", i), "", "%q is neither an IP address nor a name", a)
+		}
+	}
+}
+
+func isAddress(s string) bool {
+	_, err := netip.ParseAddr(s)
+	return err == nil
 }
 
 func oneOf(p *problems, field, value string, allowed ...string) {

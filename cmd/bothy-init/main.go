@@ -1,16 +1,11 @@
-// Command bothy-init is process 1 of a node; see package boot.
+// Command bothy-init is process 1 of a node, and what starts a machine of bothy's own; see
+// package appliance.
 package main
 
 import (
-	"fmt"
 	"os"
 
-	"github.com/bothy-os/bothy/os/boot"
+	"github.com/bothy-os/bothy/os/boot/appliance"
 )
 
-func main() {
-	if err := boot.Run(os.Stdin); err != nil {
-		fmt.Fprintln(os.Stderr, "bothy-init:", err)
-		os.Exit(1)
-	}
-}
+func main() { os.Exit(appliance.Main(os.Args, os.Stdin)) }

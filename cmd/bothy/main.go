@@ -1,3 +1,8 @@
+// The binary is static: names are looked up without the C library, which would
+// look for parts of itself on the machine.
+//
+//go:debug netdns=go
+
 // Command bothy is the agent, the Kubernetes process and the command line in
 // one; see package cli for the commands.
 package main

@@ -13,5 +13,6 @@
 // Where to read: src/dataplane.bpf.c lists the programs; from_pod.h, to_pod.h,
 // from_ext.h, to_ext.h and sock.h hold one each. balance.h is the service path
 // they share, nat.h and conntrack.h the state, refuse.h and icmp.h the answers.
-// tables.h is the interface to user space.
+// tables.h is the interface to user space. src/splice.bpf.c is an object of its own, for those who ask for
+// it: splice.h tells what it does.
 package bpf

@@ -60,6 +60,7 @@ type IPv6Endpoint struct {
 	Identity uint32
 	Mac      [6]uint8
 	Flags    uint16
+	Netns    uint64
 }
 
 type IPv6Event struct {

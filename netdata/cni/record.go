@@ -31,7 +31,7 @@ type record struct {
 
 func (r record) pod() Pod {
 	namespace, name, _ := strings.Cut(r.Pod, "/")
-	return Pod{Namespace: namespace, Name: name, UID: r.PodUID}
+	return Pod{Namespace: namespace, Name: name, UID: r.PodUID, Netns: r.Netns}
 }
 
 // records is a directory with one file per attachment.

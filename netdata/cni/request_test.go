@@ -36,7 +36,7 @@ func TestDecode(t *testing.T) {
 	}
 	want := request{
 		Attachment: wire.Attachment{ContainerID: "abc123", IfName: "eth0"},
-		command:    wire.Add, netns: "/run/netns/x", pod: Pod{"default", "web-0", "u-1"}, cniVersion: "1.1.0",
+		command:    wire.Add, netns: "/run/netns/x", pod: Pod{Namespace: "default", Name: "web-0", UID: "u-1"}, cniVersion: "1.1.0",
 		ports: []wire.PortMapping{{HostPort: 80, ContainerPort: 8080, Protocol: "tcp"}},
 		valid: []wire.Attachment{{ContainerID: "z", IfName: "eth0"}},
 	}

@@ -40,6 +40,8 @@ type Dataplane interface {
 // Pod is what the runtime says an attachment is for; zero if it says nothing.
 type Pod struct {
 	Namespace, Name, UID string
+	// Netns is the path of its network namespace.
+	Netns string
 }
 
 func (p Pod) String() string {

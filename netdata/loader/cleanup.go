@@ -35,7 +35,7 @@ func Cleanup(dir string) error {
 	for _, n := range names {
 		errs = append(errs, os.Remove(filepath.Join(dir, "links", n)))
 	}
-	for _, sub := range []string{"links", "maps"} {
+	for _, sub := range []string{"links", "maps", spliceDir} {
 		errs = append(errs, os.RemoveAll(filepath.Join(dir, sub)))
 	}
 	return errors.Join(errs...)

@@ -1,7 +1,6 @@
 package loader
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"slices"
 	"testing"
@@ -206,34 +205,4 @@ func TestIPv6ErrorOfABackend(t *testing.T) {
 	if quoted.src != ap(at6(podA6, "1000")) || quoted.dst != ap("[fd00:96::20]:80") {
 		t.Errorf("quotes %s->%s, want what the client sent", quoted.src, quoted.dst)
 	}
-}
-
-// FuzzIPv6Programs is FuzzPrograms for the other family.
-func FuzzIPv6Programs(f *testing.F) {
-	f.Add(tcp(at6(podA6, "1000"), "[fd00:96::20]:80", flagSYN).frame())
-	f.Add(udp(at6(podA6, "1000"), "[fd00:96::21]:80").frame())
-	f.Add(tcp(at6(far6, "5000"), at6(node6, "30080"), flagSYN).frame())
-	e := packet{src: ap(at6(podB6, "0")), dst: ap(at6(podA6, "0")), proto: protoICMPv6, icmpType: 1, icmpCode: 4, payload: make([]byte, 48)}
-	f.Add(e.frame())
-	b := load6(f)
-	b.service("[fd00:96::20]:80", maps.TCP, 0, 0, at6(podB6, "8080"))
-	b.service(at6(node6, "30080"), maps.TCP, 1, 0, at6(podA6, "8080"))
-	b.must(b.Tables.SetServicesSynced())
-	f.Fuzz(func(t *testing.T, frame []byte) {
-		if len(frame) < 14 || len(frame) > 1500 {
-			t.Skip("the kernel takes no such frame")
-		}
-		frame = slices.Clone(frame)
-		binary.BigEndian.PutUint16(frame[12:], 0x86dd)
-		for _, prog := range []*ebpf.Program{b.objs.FromPod, b.objs.ToPod, b.objs.FromExt, b.objs.ToExt} {
-			opts := ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+256)}
-			verdict, err := prog.Run(&opts)
-			if err != nil {
-				t.Fatalf("run: %v", err)
-			}
-			if verdict != pass && verdict != shot && verdict != redirect {
-				t.Errorf("verdict %d", int32(verdict))
-			}
-		}
-	})
 }

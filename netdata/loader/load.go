@@ -62,6 +62,7 @@ type Dataplane struct {
 	Tables *maps.Tables
 
 	dir string
+	cfg Config
 	// programs are those of each family of the node.
 	programs map[maps.Family]*programs
 	devices  deviceBackend
@@ -87,7 +88,7 @@ func Load(cfg Config, log *slog.Logger) (*Dataplane, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Dataplane{Tables: tables, dir: cfg.Dir, log: log}
+	d := &Dataplane{Tables: tables, dir: cfg.Dir, cfg: cfg, log: log}
 	if err := d.verify(sets); err != nil {
 		d.Close()
 		return nil, err

@@ -1,13 +1,10 @@
 package loader
 
 import (
-	"encoding/binary"
 	"errors"
-	"log/slog"
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 
@@ -62,31 +59,26 @@ func mountBPF(t testing.TB) string {
 	return dir
 }
 
+// load returns the programs with empty tables and two pods.
 func load(t testing.TB) *bench {
 	t.Helper()
-	dir := mountBPF(t)
-	d, err := Load(Config{
-		Dir:          filepath.Join(dir, "test"),
-		NodeIPs:      []netip.Addr{netip.MustParseAddr(node), netip.MustParseAddr(node6)},
-		ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("fd00:96::/112")},
-		PodCIDRs:     []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:244::/48")},
-		ClusterDNS:   []netip.Addr{netip.MustParseAddr("10.96.0.10"), netip.MustParseAddr("fd00:96::a")},
-		Sizes:        maps.Sizes{Flows: 1024},
-	}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(d.Close)
+	d := fresh(t)
 	b := &bench{d, t, d.programs[maps.IPv4]}
+	b.populate()
+	return b
+}
+
+// populate makes pods A and B of both families.
+func (b *bench) populate() {
+	b.t.Helper()
 	// Test runs happen on interface 1, so pod A lives there.
 	for i, addrs := range [][]string{{podA, podA6}, {podB, podB6}} {
 		for _, a := range addrs {
-			b.must(d.Tables.PutEndpoint(maps.Endpoint{
+			b.must(b.Tables.PutEndpoint(maps.Endpoint{
 				Addr: netip.MustParseAddr(a), Ifindex: 1 + i, MAC: net.HardwareAddr{2, 11, 0, 0, 0, byte(i)},
 			}))
 		}
 	}
-	return b
 }
 
 func (b *bench) must(err error) {
@@ -205,6 +197,31 @@ func TestMalformedIsDropped(t *testing.T) {
 	if n := b.drops("malformed"); n != 2 {
 		t.Errorf("malformed counter is %d, want 2", n)
 	}
+}
+
+// A packet that is shorter than it says can be used by nobody: it must not take up room.
+func TestShortPacketsLeaveNoRows(t *testing.T) {
+	b := load(t)
+	b.service("10.96.0.20:80", maps.TCP, 0, 0, podB+":8080")
+	for _, to := range []string{podB + ":80", "10.96.0.20:80"} {
+		frame := tcp(podA+":1000", to, flagSYN).frame()
+		if verdict, _ := b.run(b.objs.FromPod, frame[:len(frame)-8]); verdict != shot {
+			t.Errorf("to %s: verdict %d, want drop", to, int32(verdict))
+		}
+	}
+	if rows, n := b.flowRows(), b.drops("malformed"); rows != 0 || n != 2 {
+		t.Errorf("%d rows were noted, and %d drops counted as malformed; want 0 and 2", rows, n)
+	}
+}
+
+// Whatever external address somebody gives his Service, a pod's traffic is not his.
+func TestAPodsAddressIsNoService(t *testing.T) {
+	b := load(t)
+	b.service(podB+":80", maps.TCP, 0, 0, podA+":8080")
+	verdict, out := b.asPod(tcp(podA+":1000", podB+":80", flagSYN))
+	want(t, verdict, redirect, out, podA+":1000", podB+":80")
+	verdict, out = b.asPod(tcp(podA+":1000", farPod+":80", flagSYN))
+	want(t, verdict, pass, out, podA+":1000", farPod+":80")
 }
 
 func TestServiceTranslationAndAnswer(t *testing.T) {
@@ -460,41 +477,4 @@ func TestReusedPortsAreBalancedAnew(t *testing.T) {
 	b.asPod(tcp(podB+":8080", podA+":1000", flagFIN|flagACK))
 	verdict, out = b.asPod(tcp(podA+":1000", "10.96.0.20:80", flagSYN))
 	want(t, verdict, redirect, out, "", podB+":9090")
-}
-
-// FuzzPrograms feeds all packet programs anything at all. They must give a
-// verdict they are meant to give and leave a frame behind.
-func FuzzPrograms(f *testing.F) {
-	f.Add(tcp(podA+":1000", "10.96.0.20:80", flagSYN).frame())
-	f.Add(udp(podA+":1000", "10.96.0.21:80").frame())
-	f.Add(tcp(far+":5000", node+":30080", flagSYN).frame())
-	e := packet{src: ap(podB + ":0"), dst: ap(podA + ":0"), proto: protoICMP, icmpType: 3, icmpCode: 3, payload: make([]byte, 28)}
-	f.Add(e.frame())
-	f.Add(sctp(podA+":1000", "10.96.0.20:3868", 1, false).frame())
-	for _, part := range fragment(udp(podA+":1000", "10.96.0.21:80"), 8) {
-		f.Add(part)
-	}
-	b := load(f)
-	b.service("10.96.0.20:80", maps.TCP, 0, 0, podB+":8080")
-	b.service("10.96.0.20:3868", maps.SCTP, 2, 0, podB+":13868")
-	b.service("0.0.0.0:30081", maps.UDP, 3, 0, farPod+":8080")
-	b.service(node+":30080", maps.TCP, 1, 0, podA+":8080")
-	b.must(b.Tables.SetServicesSynced())
-	f.Fuzz(func(t *testing.T, frame []byte) {
-		if len(frame) < 14 || len(frame) > 1500 {
-			t.Skip("the kernel takes no such frame")
-		}
-		frame = slices.Clone(frame)
-		binary.BigEndian.PutUint16(frame[12:], 0x0800)
-		for _, prog := range []*ebpf.Program{b.objs.FromPod, b.objs.ToPod, b.objs.FromExt, b.objs.ToExt} {
-			opts := ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+256)}
-			verdict, err := prog.Run(&opts)
-			if err != nil {
-				t.Fatalf("run: %v", err)
-			}
-			if verdict != pass && verdict != shot && verdict != redirect {
-				t.Errorf("verdict %d", int32(verdict))
-			}
-		}
-	})
 }

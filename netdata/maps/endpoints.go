@@ -20,6 +20,9 @@ type Endpoint struct {
 	MAC net.HardwareAddr
 	// Identity is the number policy knows the pod by.
 	Identity uint32
+	// Netns is the cookie of the pod's network namespace, 0 if it is not known: then its connections
+	// are not spliced.
+	Netns uint64
 }
 
 // PutEndpoint makes the address known: first as a sender, then as a destination,
@@ -38,7 +41,7 @@ func putEndpoint[A Words](f *family, e Endpoint) error {
 	if err := f.byID["ifaces"].Put(uint32(e.Ifindex), iface); err != nil {
 		return fmt.Errorf("write interface row of %s: %w", e.Addr, err)
 	}
-	row := bpf.IPv4Endpoint{Ifindex: uint32(e.Ifindex), Identity: e.Identity}
+	row := bpf.IPv4Endpoint{Ifindex: uint32(e.Ifindex), Identity: e.Identity, Netns: e.Netns}
 	copy(row.Mac[:], e.MAC)
 	if err := f.byID["endpoints"].Put(addr, row); err != nil {
 		return fmt.Errorf("write endpoint row of %s: %w", e.Addr, err)
@@ -89,6 +92,7 @@ func endpoints[A Words](f *family) ([]Endpoint, error) {
 			Ifindex:  int(row.Ifindex),
 			MAC:      net.HardwareAddr(append([]byte(nil), row.Mac[:]...)),
 			Identity: row.Identity,
+			Netns:    row.Netns,
 		})
 	}
 	if err := it.Err(); err != nil {

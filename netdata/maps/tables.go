@@ -28,7 +28,7 @@ var layouts = map[string]layout{
 	"ct":             {version: 1},
 	"datagram_peers": {version: 1},
 	"drops":          {version: 2, shared: true},
-	"endpoints":      {version: 1},
+	"endpoints":      {version: 2},
 	"event_control":  {version: 1, shared: true},
 	"event_cpus":     {version: 1, shared: true},
 	"event_ring":     {version: 1, shared: true},

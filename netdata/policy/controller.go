@@ -57,6 +57,7 @@ type Controller struct {
 	attached   map[netip.Addr]PodRef
 	planned    map[netip.Addr]uint32
 	garbage    bool
+	latency    latency
 	status     Status
 }
 
@@ -133,6 +134,7 @@ func (c *Controller) forgetAPI(client kubernetes.Interface) {
 	}
 	clear(c.namespaces)
 	clear(c.policies)
+	clear(c.latency.pending)
 	clear(c.status.Problems)
 }
 
@@ -210,6 +212,9 @@ func (c *Controller) policyChanged(key string, obj any) {
 			c.problem(key, err)
 		}
 	}
+	if c.synced {
+		c.latency.begin(key)
+	}
 	c.wake()
 }
 
@@ -275,6 +280,7 @@ func (c *Controller) apply() error {
 		return err
 	}
 	delete(c.status.Problems, "tables")
+	c.latency.end()
 	c.planned = plan.Identities
 	c.count()
 	return nil

@@ -91,6 +91,9 @@ type run struct {
 	slices   cache.Indexer
 	health   *healthChecks
 	queue    workqueue.TypedRateLimitingInterface[string]
+	// begun is set when the first full pass begins. What is heard of earlier is in the informers'
+	// caches by then, and needs no turn of its own.
+	begun atomic.Bool
 }
 
 // byService is the index of EndpointSlices by the namespace/name of their Service.
@@ -99,22 +102,13 @@ const byService = "service"
 // Run works until ctx ends. It calls ready when the tables are true to the API for the
 // first time. While the API is away it waits and the tables stay as they are.
 func (c *Controller) Run(ctx context.Context, ready func()) error {
-	writer, err := NewWriter(c.table, c.cutter)
-	if err != nil {
-		return fmt.Errorf("take over the services tables: %w", err)
-	}
 	endpointSlices := c.factory.Discovery().V1().EndpointSlices().Informer()
 	if err := indexByService(endpointSlices); err != nil {
 		return err
 	}
-	r := &run{
-		Controller: c,
-		writer:     writer,
-		services:   c.factory.Core().V1().Services().Lister(),
-		slices:     endpointSlices.GetIndexer(),
-		health:     newHealthChecks(c.log),
-		queue: workqueue.NewTypedRateLimitingQueue(
-			workqueue.NewTypedItemExponentialFailureRateLimiter[string](retryMin, retryMax)),
+	r, err := c.newRun(c.factory.Core().V1().Services().Lister(), endpointSlices.GetIndexer())
+	if err != nil {
+		return err
 	}
 	defer r.health.closeAll()
 	serviceSync, err := c.factory.Core().V1().Services().Informer().AddEventHandler(r.handler(serviceKey))
@@ -146,8 +140,25 @@ func (c *Controller) Run(ctx context.Context, ready func()) error {
 	return nil
 }
 
+func (c *Controller) newRun(services corelisters.ServiceLister, endpointSlices cache.Indexer) (*run, error) {
+	writer, err := NewWriter(c.table, c.cutter)
+	if err != nil {
+		return nil, fmt.Errorf("take over the services tables: %w", err)
+	}
+	return &run{
+		Controller: c,
+		writer:     writer,
+		services:   services,
+		slices:     endpointSlices,
+		health:     newHealthChecks(c.log),
+		queue: workqueue.NewTypedRateLimitingQueue(
+			workqueue.NewTypedItemExponentialFailureRateLimiter[string](retryMin, retryMax)),
+	}, nil
+}
+
 // applyAll is the first full pass: only after it may rows without a Service go.
 func (r *run) applyAll() error {
+	r.begun.Store(true)
 	all, err := r.services.List(labels.Everything())
 	if err != nil {
 		return fmt.Errorf("list services: %w", err)
@@ -208,25 +219,34 @@ func (r *run) apply(key string) error {
 	}
 	node := r.nodeNow()
 	rows, problems := Compile(svc, endpointSlices, node)
-	err = errors.Join(r.writer.Apply(key, rows), r.health.set(key, healthCheckPort(svc), LocalReady(endpointSlices, node.Name)))
+	err = errors.Join(r.writer.Apply(key, rows), r.answerHealthChecks(key, svc, endpointSlices, node))
 	r.record(key, errors.Join(append(problems, err)...))
 	return err
+}
+
+func (r *run) answerHealthChecks(key string, svc *corev1.Service, endpointSlices []*discoveryv1.EndpointSlice, node Node) error {
+	port := healthCheckPort(svc)
+	if port == 0 {
+		return r.health.set(key, 0, 0)
+	}
+	return r.health.set(key, port, LocalReady(endpointSlices, node.Name))
 }
 
 func indexByService(informer cache.SharedIndexInformer) error {
 	if _, done := informer.GetIndexer().GetIndexers()[byService]; done {
 		return nil
 	}
-	err := informer.AddIndexers(cache.Indexers{byService: func(obj any) ([]string, error) {
-		if key := sliceKey(obj); key != "" {
-			return []string{key}, nil
-		}
-		return nil, nil
-	}})
-	if err != nil {
+	if err := informer.AddIndexers(cache.Indexers{byService: serviceOfSlice}); err != nil {
 		return fmt.Errorf("index endpoint slices: %w", err)
 	}
 	return nil
+}
+
+func serviceOfSlice(obj any) ([]string, error) {
+	if key := sliceKey(obj); key != "" {
+		return []string{key}, nil
+	}
+	return nil, nil
 }
 
 // SlicesOf returns the EndpointSlices of a Service, a namespace/name, from the informer that a
@@ -263,6 +283,9 @@ func (r *run) record(key string, err error) {
 
 func (r *run) handler(key func(any) string) cache.ResourceEventHandler {
 	enqueue := func(obj any) {
+		if !r.begun.Load() {
+			return
+		}
 		if unknown, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 			obj = unknown.Obj
 		}

@@ -67,18 +67,9 @@ func (e endpoints) local() (maps.ServiceFlags, []netip.AddrPort) {
 }
 
 func (e endpoints) pick(want func(endpoint) bool) []netip.AddrPort {
-	var ready, leaving []netip.AddrPort
-	for _, x := range e.all {
-		switch {
-		case !want(x):
-		case x.leaving:
-			leaving = append(leaving, x.at)
-		default:
-			ready = append(ready, x.at)
-		}
-	}
+	ready := e.those(func(x endpoint) bool { return !x.leaving && want(x) })
 	if len(ready) == 0 {
-		ready = leaving
+		ready = e.those(func(x endpoint) bool { return x.leaving && want(x) })
 	}
 	slices.SortFunc(ready, func(a, b netip.AddrPort) int {
 		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Port(), b.Port()))
@@ -86,9 +77,26 @@ func (e endpoints) pick(want func(endpoint) bool) []netip.AddrPort {
 	return slices.Compact(ready)
 }
 
+// those returns a slice of just the right size: the writer keeps it.
+func (e endpoints) those(want func(endpoint) bool) []netip.AddrPort {
+	n := 0
+	for _, x := range e.all {
+		if want(x) {
+			n++
+		}
+	}
+	out := make([]netip.AddrPort, 0, n)
+	for _, x := range e.all {
+		if want(x) {
+			out = append(out, x.at)
+		}
+	}
+	return out
+}
+
 // endpoints finds who serves the port.
 func (c *compiler) endpoints(port corev1.ServicePort, is4 bool) endpoints {
-	out := endpoints{node: c.node}
+	out := endpoints{node: c.node, all: make([]endpoint, 0, c.count())}
 	want := discoveryv1.AddressTypeIPv6
 	if is4 {
 		want = discoveryv1.AddressTypeIPv4
@@ -112,6 +120,15 @@ func (c *compiler) endpoints(port corev1.ServicePort, is4 bool) endpoints {
 		}
 	}
 	return out
+}
+
+// count is how many endpoints there are at most.
+func (c *compiler) count() int {
+	n := 0
+	for _, slice := range c.slices {
+		n += len(slice.Endpoints)
+	}
+	return n
 }
 
 func usable(ep discoveryv1.Endpoint) bool {

@@ -43,7 +43,7 @@ func stripNode(obj any) (any, error) {
 
 func (r *run) zoneOf(obj any) {
 	n, ok := obj.(*corev1.Node)
-	if !ok || !r.setZone(n.Labels[corev1.LabelTopologyZone]) {
+	if !ok || !r.setZone(n.Labels[corev1.LabelTopologyZone]) || !r.begun.Load() {
 		return
 	}
 	all, err := r.services.List(labels.Everything())

@@ -21,6 +21,9 @@ const (
 	KubePIDFile = RunDir + "/kube.pid"
 )
 
+// SeedConfig is the file with the boot configuration on a seed volume.
+const SeedConfig = "bothy.yaml"
+
 // Environment is what a node knows about itself before it has read anything
 // from Git.
 type Environment struct {

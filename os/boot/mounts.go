@@ -66,6 +66,17 @@ func mountRun(env *Environment) error {
 	if err := mountAt("tmpfs", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755"); err != nil {
 		return err
 	}
+	if err := PrepareRun(); err != nil {
+		return err
+	}
+	if err := os.WriteFile(env.ResolvConfFile(), []byte(env.ResolvConf), 0o644); err != nil {
+		return err
+	}
+	return useResolvConf(env.ResolvConfFile(), resolvTarget)
+}
+
+// PrepareRun makes what the node expects in a fresh /run.
+func PrepareRun() error {
 	for _, dir := range []string{RunDir, "/run/lock", "/run/netns", "/run/containerd"} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
@@ -76,13 +87,7 @@ func mountRun(env *Environment) error {
 	if err := unix.Mount("/run/netns", "/run/netns", "", unix.MS_BIND, ""); err != nil {
 		return err
 	}
-	if err := unix.Mount("", "/run/netns", "", unix.MS_SHARED, ""); err != nil {
-		return err
-	}
-	if err := os.WriteFile(env.ResolvConfFile(), []byte(env.ResolvConf), 0o644); err != nil {
-		return err
-	}
-	return useResolvConf(env.ResolvConfFile(), resolvTarget)
+	return unix.Mount("", "/run/netns", "", unix.MS_SHARED, "")
 }
 
 // useResolvConf makes file the resolver configuration. Where /etc/resolv.conf
@@ -132,6 +137,11 @@ func mountVar(stateDir string) error {
 	if err := unix.MoveMount(state, "", unix.AT_FDCWD, StateDir, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return fmt.Errorf("mount the state directory: %w", err)
 	}
+	return BindState()
+}
+
+// BindState shows parts of the state directory where upstream components look for them.
+func BindState() error {
 	binds := map[string]string{
 		"kubelet":         "/var/lib/kubelet",
 		"cni":             "/var/lib/cni",

@@ -29,6 +29,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/bothy-os/bothy/test/cluster"
 	"github.com/bothy-os/bothy/test/conformance/images"
@@ -38,6 +39,7 @@ type options struct {
 	selection selection
 	parallel  int
 	batch     int
+	limit     time.Duration
 	list      bool
 	again     bool
 	retry     bool
@@ -75,6 +77,7 @@ func command(ctx context.Context, args []string) error {
 	fl.StringVar(&o.selection.shard, "shard", "1/1", "the part of the specs to run, such as 2/3")
 	fl.IntVar(&o.parallel, "parallel", 4, "specs that run at the same time; serial ones run alone")
 	fl.IntVar(&o.batch, "batch", 24, "specs between two savings of the results")
+	fl.DurationVar(&o.limit, "for", 0, "begin no batch after this long, and leave the rest to the next run; 0 is no limit")
 	fl.BoolVar(&o.list, "list", false, "print the chosen specs and the results they have, and run nothing")
 	fl.BoolVar(&o.again, "again", false, "run all chosen specs, those with a result too")
 	fl.BoolVar(&o.retry, "retry", false, "run those that failed again, too")
@@ -162,8 +165,14 @@ func runAll(ctx context.Context, o options, d dirs, todo []spec, kept *results) 
 		return err
 	}
 	defer func() { err = errors.Join(err, suite.close()) }()
-	done := 0
+	if todo, err = suite.leaveOut(todo, kept); err != nil {
+		return err
+	}
+	start, done := time.Now(), 0
 	for _, b := range batches(todo, o.batch, o.parallel) {
+		if o.limit != 0 && time.Since(start) > o.limit {
+			return nil
+		}
 		fmt.Fprintf(os.Stderr, "%s  %d of %d done, the next %d, %d at a time\n", now(), done, len(todo), len(b.specs), b.parallel)
 		if err := suite.run(ctx, b, kept); err != nil {
 			return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,20 @@ import (
 
 	"github.com/bothy-os/bothy/test/cluster"
 )
+
+// sitePath is the site's directory in its repository.
+const sitePath = "clusters/default"
+
+// clusterFile has both address families. Pools of load balancers come with the node's address.
+const clusterFile = `apiVersion: bothy.dev/v1alpha1
+kind: Cluster
+metadata:
+  name: conformance
+spec:
+  network:
+    podCIDRs: [10.244.0.0/16, "fd62:6f74:6879:f400::/56"]
+    serviceCIDRs: [10.96.0.0/16, "fd62:6f74:6879:6000::/112"]
+`
 
 // site is next to nothing: the suite brings what it needs, and expects a
 // cluster without other workloads.
@@ -51,21 +66,59 @@ func startNode(ctx context.Context, d dirs) (*cluster.Node, error) {
 	fmt.Fprintf(os.Stderr, "%s  starting a node\n", now())
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
-	if _, err := node.Start(ctx, nil); err != nil {
+	up, err := node.Start(ctx, nil)
+	if err == nil {
+		err = addPool(ctx, node, tree, up.NodeIP)
+	}
+	if err != nil {
 		return nil, errors.Join(err, node.Stop(context.WithoutCancel(ctx), true))
 	}
 	return node, nil
 }
 
+// addPool gives Services of type LoadBalancer addresses on the node's link, which this machine
+// reaches without a route of its own. The link has six: the first is this machine's, the second the node's.
+func addPool(ctx context.Context, node *cluster.Node, tree, nodeIP string) error {
+	own, err := netip.ParseAddr(nodeIP)
+	if err != nil {
+		return fmt.Errorf("address of the node: %w", err)
+	}
+	first, last := own.Next(), own.Next().Next().Next().Next()
+	pool := fmt.Sprintf("    loadBalancer:\n      pools: [{name: link, addresses: [%s-%s]}]\n", first, last)
+	file := filepath.Join(sitePath, "cluster.yaml")
+	if err := os.WriteFile(filepath.Join(tree, file), []byte(clusterFile+pool), 0o644); err != nil {
+		return err
+	}
+	for _, args := range [][]string{
+		{"commit", "--quiet", "--gpg-sign", "-m", "Addresses for load balancers", file},
+		{"push", "--quiet", "origin", "HEAD:main"},
+	} {
+		cmd := exec.CommandContext(ctx, "git", append([]string{"-C", tree}, args...)...)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("git %s: %w: %s", args[0], err, strings.TrimSpace(string(out)))
+		}
+	}
+	r, err := node.Bothy(ctx, nil, "reconcile")
+	if err == nil && r.Code != 0 {
+		err = errors.New(strings.TrimSpace(r.Stderr))
+	}
+	if err != nil {
+		return fmt.Errorf("apply the addresses for load balancers: %w", err)
+	}
+	return cluster.Poll(ctx, time.Minute, "the node to serve", func() error { return node.Serving(ctx) })
+}
+
 func makeRepo(ctx context.Context, d dirs, dir, tree, bare string) error {
-	template := filepath.Join(dir, "template", "clusters", "default")
-	if err := os.MkdirAll(template, 0o755); err != nil {
+	template := filepath.Join(dir, "template")
+	if err := os.MkdirAll(filepath.Join(template, sitePath), 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(template, "site.yaml"), []byte(site), 0o644); err != nil {
-		return err
+	for name, text := range map[string]string{"cluster.yaml": clusterFile, "site.yaml": site} {
+		if err := os.WriteFile(filepath.Join(template, sitePath, name), []byte(text), 0o644); err != nil {
+			return err
+		}
 	}
-	cmd := exec.CommandContext(ctx, d.Bothy(), "repo", "init", "--template", filepath.Join(dir, "template"),
+	cmd := exec.CommandContext(ctx, d.Bothy(), "repo", "init", "--template", template,
 		"--dir", tree, "--bare", bare, "--signer", "conformance", "--generate-key", filepath.Join(dir, "key"))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("make the repository: %w: %s", err, strings.TrimSpace(string(out)))

@@ -80,6 +80,24 @@ func (s *suite) run(ctx context.Context, b batch, kept *results) error {
 	return context.Cause(ctx)
 }
 
+// leaveOut counts specs as skipped that need what the machine lacks, and returns the others.
+func (s *suite) leaveOut(specs []spec, kept *results) ([]spec, error) {
+	reasons, err := loadReasons(reasonsFile)
+	if err != nil {
+		return nil, err
+	}
+	var rest []spec
+	for _, spec := range specs {
+		lacking := hopeless(reasons, spec.Text)
+		if lacking == "" {
+			rest = append(rest, spec)
+			continue
+		}
+		kept.Specs[spec.Text] = result{State: skipped, At: time.Now(), Bothy: s.version, Message: "this machine has no " + lacking}
+	}
+	return rest, kept.save()
+}
+
 func (s *suite) args(b batch) []string {
 	args := []string{
 		"run", fmt.Sprintf("--procs=%d", b.parallel), "--json-report=report.json", "--output-dir=" + s.work,

@@ -31,7 +31,7 @@ const documentUse = `
     make conformance-smoke                        # a few minutes of every part; belongs to make test
     make conformance-report                       # this page, from the results there are
 
-It needs root. A run that is interrupted goes on where it stopped. ` + "`SKIP`, `SHARD` (such as `2/3`) and `PARALLEL`" + ` narrow a run down; ` + "`RETRY=1`" + `
+It needs root. A run that is interrupted goes on where it stopped. ` + "`SKIP`, `SHARD` (such as `2/3`) and `PARALLEL`" + ` narrow a run down; ` + "`FOR=20m`" + ` ends it after that long; ` + "`RETRY=1`" + `
 runs what failed again; ` + "`KEEP=1`" + ` leaves the node running. The suite's log of every failure is in ` + "`build/e2e/failures`" + `.
 
 ## Images

@@ -13,10 +13,30 @@ func TestReasonsAreWellFormed(t *testing.T) {
 		"known cause":   "- {specs: x, cause: moon, why: y}",
 		"entry 1":       "- {specs: (, cause: host, why: y}",
 		"unknown field": "- {spec: x, cause: host, why: y}",
+		"which specs":   "- {cause: host, why: y}",
+		"how to look":   "- {specs: x, cause: host, why: y, needs: luck}",
 	} {
 		if _, err := loadReasons([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: want %q, got %v", text, want, err)
 		}
+	}
+}
+
+// What a machine lacks is recorded as a skip with the reason, and the rest is run.
+func TestSpecsThatNeedWhatTheMachineLacksAreSkipped(t *testing.T) {
+	has := haveSCTPSockets()
+	kept := &results{Specs: map[string]result{}, file: t.TempDir() + "/results.json"}
+	sctp := spec{Text: "[sig-network] Services should function: sctp [Feature:SCTPConnectivity]"}
+	rest, err := (&suite{version: "v1"}).leaveOut([]spec{someSpecs[0], sctp}, kept)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, recorded := kept.Specs[sctp.Text]
+	if has && (len(rest) != 2 || recorded) {
+		t.Errorf("this machine has SCTP sockets, but %d specs are left to run, and %+v is recorded", len(rest), r)
+	}
+	if !has && (len(rest) != 1 || r.State != skipped || !strings.Contains(r.Message, "no SCTP sockets")) {
+		t.Errorf("%d specs are left to run, and %+v is recorded", len(rest), r)
 	}
 }
 
@@ -26,7 +46,7 @@ func TestDocumentNamesWhatFailedAndWhy(t *testing.T) {
 		someSpecs[1].Text: {State: failed, Message: "timed out"},
 		someSpecs[6].Text: {State: skipped, Message: "Requires at least 2 nodes | not 1"},
 	}}
-	reasons, err := loadReasons([]byte("- {specs: DNS, cause: host, why: no resolver}"))
+	reasons, err := loadReasons([]byte("- {specs: DNS, says: of time, cause: suite, why: no}\n- {specs: DNS, says: timed, cause: host, why: no resolver}"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bothy-os/bothy/internal/initramfs"
 	"github.com/bothy-os/bothy/test/vm/debian"
 	"github.com/bothy-os/bothy/test/vm/guest/wire"
 	"github.com/bothy-os/bothy/test/vm/qemu"
@@ -125,7 +126,7 @@ func (l *Lab) writeInitramfs(file string, kernel *debian.Kernel) error {
 	if err != nil {
 		return err
 	}
-	a := rootfs.NewArchive(f)
+	a := initramfs.NewArchive(f)
 	for _, dir := range []string{"/dev", "/proc", "/sys", "/newroot", "/modules"} {
 		a.Mkdir(dir, 0o755)
 	}

@@ -8,7 +8,8 @@ static __always_inline enum step translate_from_pod(struct __sk_buff *skb, struc
 {
 	enum step s = translate_known(skb, p, NAT_POD, verdict);
 
-	if (s != STEP_AS_IS)
+	/* A pod's own address is never a service, whatever the API says. */
+	if (s != STEP_AS_IS || in_pod_range(&p->t.daddr))
 		return s;
 	return balance_new(skb, p, NAT_POD, ANSWER_POD, verdict);
 }

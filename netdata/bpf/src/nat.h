@@ -152,6 +152,78 @@ static __always_inline int rewrite_sctp(struct __sk_buff *skb, struct packet *p,
 	return bpf_skb_store_bytes(skb, p->l4, ports, 4, BPF_F_RECOMPUTE_CSUM);
 }
 
+/* diff_word adds up what replacing a word changes in a sum of words. */
+static __always_inline __u64 diff_word(__u64 diff, __be32 from, __be32 to)
+{
+	return diff + (__u32)~from + to;
+}
+
+static __always_inline __u32 diff_fold(__u64 diff)
+{
+	diff = (diff & 0xffffffff) + (diff >> 32);
+	return (diff & 0xffffffff) + (diff >> 32);
+}
+
+static __always_inline __u64 diff_addr(__u64 diff, const struct addr *from, const struct addr *to)
+{
+	for (int i = 0; i < ADDR_WORDS; i++)
+		diff = diff_word(diff, from->word[i], to->word[i]);
+	return diff;
+}
+
+static __always_inline __be32 both_ports(const struct tuple *t)
+{
+	return (__u32)t->dport << 16 | t->sport;
+}
+
+/*
+ * rewrite_in_place is for the many, TCP and UDP without options before them. The helper for the
+ * transport checksum knows what the device is to do of it, and makes the headers writable; all
+ * else is plain stores.
+ */
+static __always_inline int rewrite_in_place(struct __sk_buff *skb, const struct packet *p, const struct tuple *to)
+{
+	const int udp = p->t.proto == IPPROTO_UDP;
+	const __u32 csum = ETH_HLEN + L3_LEN + (udp ? UDP_CSUM : TCP_CSUM);
+	const __u64 flags = udp ? BPF_F_MARK_MANGLED_0 : 0;
+	__u32 addrs = diff_fold(diff_addr(diff_addr(0, &p->t.saddr, &to->saddr), &p->t.daddr, &to->daddr));
+	__be32 was = both_ports(&p->t), ports = both_ports(to);
+	void *data, *end;
+
+	if (bpf_l4_csum_replace(skb, csum, 0, addrs, flags | BPF_F_PSEUDO_HDR))
+		return -1;
+	if (was != ports && bpf_l4_csum_replace(skb, csum, 0, diff_fold(diff_word(0, was, ports)), flags))
+		return -1;
+	data = (void *)(long)skb->data;
+	end = (void *)(long)skb->data_end;
+	if (data + ETH_HLEN + L3_LEN + sizeof(ports) > end)
+		return -1;
+#if FAMILY == 4
+	struct iphdr *ip = data + ETH_HLEN;
+	__u64 sum = (__u64)addrs + (__u16)~ip->check;
+
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	ip->check = ~sum;
+	ip->saddr = to->saddr.word[0];
+	ip->daddr = to->daddr.word[0];
+#else
+	struct ipv6hdr *ip = data + ETH_HLEN;
+
+	__builtin_memcpy(&ip->saddr, &to->saddr, ADDR_LEN);
+	__builtin_memcpy(&ip->daddr, &to->daddr, ADDR_LEN);
+#endif
+	__builtin_memcpy(ip + 1, &ports, sizeof(ports));
+	return 0;
+}
+
+static __always_inline int can_rewrite_in_place(const struct packet *p)
+{
+	return (p->t.proto == IPPROTO_TCP || p->t.proto == IPPROTO_UDP) && p->l4 == ETH_HLEN + L3_LEN &&
+	       p->fragment != FRAGMENT_LATER;
+}
+
 static __always_inline int rewrite_ports(struct __sk_buff *skb, struct packet *p, const struct tuple *to)
 {
 	__u16 csum = p->l4 + (p->t.proto == IPPROTO_TCP ? TCP_CSUM : UDP_CSUM);
@@ -173,6 +245,12 @@ BORDER int rewrite(struct __sk_buff *skb, struct packet *p, const struct tuple *
 
 	if (!p || !to)
 		return -1;
+	if (can_rewrite_in_place(p)) {
+		if (rewrite_in_place(skb, p, to))
+			return -1;
+		p->t = *to;
+		return 0;
+	}
 	echo = p->t.proto == IPPROTO_ICMP_FAMILY;
 	later = p->fragment == FRAGMENT_LATER;
 	csum = p->l4;

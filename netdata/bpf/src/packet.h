@@ -127,6 +127,24 @@ static __always_inline int parse_l4(struct __sk_buff *skb, struct packet *p)
 }
 
 /*
+ * parse_in_place is parse_l4 for a packet whose headers lie where they can be read without a helper, as
+ * most do. It returns 0 for any other.
+ */
+static __always_inline int parse_in_place(struct packet *p, const __u8 *h, const void *end)
+{
+	if (p->t.proto == IPPROTO_TCP && p->l4_len >= 20 && (void *)(h + 14) <= end) {
+		__builtin_memcpy(&p->t.sport, h, 4);
+		p->tcp_flags = h[13];
+		return 1;
+	}
+	if (p->t.proto == IPPROTO_UDP && p->l4_len >= 8 && (void *)(h + 8) <= end) {
+		__builtin_memcpy(&p->t.sport, h, 4);
+		return 1;
+	}
+	return 0;
+}
+
+/*
  * parse_fragment gives all fragments of a datagram the ports of its flow, provided that the
  * first one comes first. The checksum of SCTP cannot be carried across a change of ports
  * without the whole packet, so its fragments are not told apart.
@@ -190,6 +208,8 @@ BORDER int parse(struct __sk_buff *skb, struct packet *p)
 	/* A GSO super-packet of 64 KiB or more (BIG TCP) has no total length. */
 	if (!total)
 		total = 0xffff;
+	else if (ETH_HLEN + total > skb->len)
+		return PARSE_BAD;
 	if (hlen < L3_LEN || total < hlen)
 		return PARSE_BAD;
 	p->t.saddr.word[0] = ip->saddr;
@@ -199,6 +219,8 @@ BORDER int parse(struct __sk_buff *skb, struct packet *p)
 	p->l4_len = total - hlen;
 	if (ip->frag_off & bpf_htons(0x3fff)) /* more fragments, or an offset */
 		parsed = parse_fragment(skb, p, ip->id, ip->frag_off & bpf_htons(0x1fff));
+	else if (hlen == L3_LEN && parse_in_place(p, (__u8 *)(ip + 1), end))
+		parsed = PARSE_OK;
 	else
 		parsed = parse_l4(skb, p);
 #else
@@ -209,6 +231,8 @@ BORDER int parse(struct __sk_buff *skb, struct packet *p)
 	p->t.proto = ip->nexthdr;
 	p->l4 = ETH_HLEN + L3_LEN;
 	p->l4_len = ip->payload_len ? bpf_ntohs(ip->payload_len) : 0xffff;
+	if (ip->payload_len && ETH_HLEN + L3_LEN + p->l4_len > skb->len)
+		return PARSE_BAD;
 	if (ip->nexthdr == IPPROTO_FRAGMENT) {
 		struct {
 			__u8 next, reserved;
@@ -222,6 +246,8 @@ BORDER int parse(struct __sk_buff *skb, struct packet *p)
 		p->l4 += sizeof(f);
 		p->l4_len -= sizeof(f);
 		parsed = parse_fragment(skb, p, f.id, f.offset & bpf_htons(0xfff8));
+	} else if (parse_in_place(p, (__u8 *)(ip + 1), end)) {
+		parsed = PARSE_OK;
 	} else {
 		parsed = parse_l4(skb, p);
 	}
@@ -264,13 +290,17 @@ static __always_inline int hop_limit_dec(struct __sk_buff *skb)
  */
 static __always_inline int deliver(struct __sk_buff *skb, const struct endpoint *ep)
 {
-	/* The destination, then a locally administered source all host ends share. */
-	__u8 mac[12] = { 0, 0, 0, 0, 0, 0, 0x02, 0xee, 0xee, 0xee, 0xee, 0xee };
+	/* Locally administered, and all host ends'. */
+	const __u8 source[6] = { 0x02, 0xee, 0xee, 0xee, 0xee, 0xee };
+	void *data, *end;
 
 	if (!hop_limit_dec(skb))
 		return PASS;
-	__builtin_memcpy(mac, ep->mac, 6);
-	if (bpf_skb_store_bytes(skb, 0, mac, sizeof(mac), 0))
+	data = (void *)(long)skb->data;
+	end = (void *)(long)skb->data_end;
+	if (data + ETH_HLEN > end)
 		return drop(DROP_REWRITE);
+	__builtin_memcpy(data, ep->mac, 6);
+	__builtin_memcpy(data + 6, source, 6);
 	return bpf_redirect_peer(ep->ifindex, 0);
 }

@@ -43,8 +43,9 @@ struct endpoint {
 	__u32 identity;
 	__u8 mac[6]; /* of the pod's end */
 	__u16 flags;
+	__u64 netns; /* cookie of the pod's network namespace, 0 if it is not known */
 };
-_Static_assert(sizeof(struct endpoint) == 16, "shared with Go");
+_Static_assert(sizeof(struct endpoint) == 24, "shared with Go");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -22,6 +22,7 @@ type bench struct {
 	sides   []*side
 	outside *cluster.Namespace // this machine's
 	target  target
+	target6 target
 	moving  string // address
 	fillers int
 	report  *report
@@ -94,11 +95,25 @@ func (b *bench) begin(ctx context.Context, paths cluster.Paths, dir string) (err
 		}
 		b.sides = append(b.sides, s)
 	}
+	if b.side(open) {
+		s, err := b.site.openSide(ctx)
+		if err != nil {
+			return err
+		}
+		b.sides = append(b.sides, s)
+	}
+	if b.side(spliced) {
+		b.sides = append(b.sides, b.site.splicedSide(our))
+	}
 	for _, name := range []string{routed, nftables, iptables} {
 		if !b.side(name) {
 			continue
 		}
-		s, err := newRouter(name, peerIndex[name], our.ips)
+		ips6 := our.ips6
+		if name != routed { // kube-proxy is measured with IPv4
+			ips6 = nil
+		}
+		s, err := newRouter(name, peerIndex[name], our.ips, ips6)
 		if err != nil {
 			return err
 		}
@@ -114,7 +129,10 @@ func (b *bench) begin(ctx context.Context, paths cluster.Paths, dir string) (err
 			return fmt.Errorf("start the servers of %s: %w", s.name, err)
 		}
 	}
-	if b.target, err = b.site.createTarget(ctx, our.ips[serverPod]); err != nil {
+	if b.target, err = b.site.createTarget(ctx, measured, our.ips[serverPod]); err != nil {
+		return err
+	}
+	if b.target6, err = b.site.createTarget(ctx, measured6, our.ips6[serverPod]); err != nil {
 		return err
 	}
 	b.moving, err = b.site.createSimple(ctx, moving, loads["crr"].port, []string{our.ips[serverPod]})
@@ -164,7 +182,8 @@ func (b *bench) measure(ctx context.Context) error {
 // they are in force everywhere.
 func (b *bench) grow(ctx context.Context, n int) error {
 	start := time.Now()
-	if err := b.site.fill(ctx, b.fillers, n); err != nil {
+	// kube-proxy would write its rules over and over meanwhile.
+	if err := b.paused(nil, func() error { return b.site.fill(ctx, b.fillers, n) }); err != nil {
 		return err
 	}
 	b.fillers = max(n, b.fillers)

@@ -21,6 +21,7 @@ type budget struct {
 var budgets = []budget{
 	{"pod to pod, under policy, TCP_RR", "rr", [2]string{ours, toPod}, [2]string{routed, toPod}, 0.90},
 	{"pod to pod, under policy, TCP_CRR", "crr", [2]string{ours, toPod}, [2]string{routed, toPod}, 0.93},
+	{"pod to pod, spliced, TCP_RR", "rr", [2]string{spliced, toPod}, [2]string{loopback, toPod}, 0.60},
 	{"pod to Service, TCP_CRR", "crr", [2]string{ours, toService}, [2]string{nftables, toService}, 0.78},
 }
 

@@ -10,12 +10,16 @@
 //	iptables   the same, with kube-proxy --proxy-mode iptables in the router
 //	bothy      two pods of a node as `bothy up` makes it, under a NetworkPolicy
 //
+//	bothy-open    the same without a NetworkPolicy
+//	bothy-splice  the pods of bothy, with connections that bypass the TCP stack
+//
 // The paths on each side:
 //
 //	pod        from the client's pod to the server's address
 //	service    from the client's pod to a ClusterIP
 //	host       from a process of the node to a ClusterIP (socket level in bothy)
 //	nodeport   from outside to a node port
+//	pod6, service6  the first two with IPv6
 //
 // The metric is CPU time per operation of client and server together, both pinned to
 // one CPU: it hardly depends on what else the machine does. Every round measures

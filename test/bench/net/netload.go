@@ -36,17 +36,30 @@ var loads = map[string]struct {
 	"crr":    {"once", 7003, "TCP"},
 }
 
+// server says which server is started where.
+type server struct {
+	ns       *cluster.Namespace
+	cgroup   string // if it is set
+	test, id string
+	shift    int32 // added to the port
+	ipv6     bool
+}
+
 // serve starts a server that lives as long as the namespace is open, and returns its
 // process.
-func (n netload) serve(ns *cluster.Namespace, test, id string, closers *[]func() error) (int, error) {
-	l := loads[test]
-	cmd := exec.Command(n.path, "-c", n.cpu, "-n", nice, "serve", l.serve, strconv.Itoa(int(l.port)), id)
+func (n netload) serve(s server, closers *[]func() error) (int, error) {
+	l := loads[s.test]
+	args := []string{"-c", n.cpu, "-n", nice}
+	if s.ipv6 {
+		args = append(args, "-6")
+	}
+	cmd := exec.Command(n.path, append(args, "serve", l.serve, strconv.Itoa(int(l.port+s.shift)), s.id)...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return 0, err
 	}
-	if err := ns.Start(cmd); err != nil {
+	if err := startIn(s.ns, s.cgroup, cmd); err != nil {
 		return 0, err
 	}
 	*closers = append(*closers, func() error {
@@ -60,20 +73,40 @@ func (n netload) serve(ns *cluster.Namespace, test, id string, closers *[]func()
 	return cmd.Process.Pid, nil
 }
 
+// startIn starts a process in a namespace, and in a cgroup2 directory if it is set.
+func startIn(ns *cluster.Namespace, cgroup string, cmd *exec.Cmd) error {
+	if cgroup == "" {
+		return ns.Start(cmd)
+	}
+	dir, err := os.Open(cgroup)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
+	return ns.Start(cmd)
+}
+
 // startServers starts what a side needs.
-func (n netload) startServers(s *side) error {
-	s.servers = map[string]int{}
+func (n netload) startServers(s *side) (err error) {
+	s.servers, s.servers6 = map[string]int{}, map[string]int{}
 	for test := range loads {
-		pid, err := n.serve(s.pods[serverPod], test, "s", &s.close)
-		if err != nil {
+		one := server{ns: s.pods[serverPod], cgroup: s.podCgroup, test: test, id: "s", shift: s.shift}
+		if s.servers[test], err = n.serve(one, &s.close); err != nil {
 			return err
 		}
-		s.servers[test] = pid
+		if s.ips6[serverPod] == "" {
+			continue
+		}
+		one.ipv6 = true
+		if s.servers6[test], err = n.serve(one, &s.close); err != nil {
+			return err
+		}
 	}
-	if s.pods[otherPod] == nil {
+	if s.pods[otherPod] == nil || s.shift > 0 {
 		return nil
 	}
-	_, err := n.serve(s.pods[otherPod], "crr", "o", &s.close)
+	_, err = n.serve(server{ns: s.pods[otherPod], test: "crr", id: "o"}, &s.close)
 	return err
 }
 
@@ -92,15 +125,7 @@ func (n netload) client(ctx context.Context, ns *cluster.Namespace, cgroup, test
 		strconv.FormatFloat(seconds, 'f', 3, 64), strconv.Itoa(server))
 	var out, errs strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	if cgroup != "" {
-		dir, err := os.Open(cgroup)
-		if err != nil {
-			return sample{}, err
-		}
-		defer dir.Close()
-		cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
-	}
-	if err := ns.Start(cmd); err != nil {
+	if err := startIn(ns, cgroup, cmd); err != nil {
 		return sample{}, err
 	}
 	if err := cmd.Wait(); err != nil {

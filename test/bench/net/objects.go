@@ -13,15 +13,18 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// namespace of everything that is made in the API.
-const namespace = "bench"
+// The namespaces of everything that is made in the API; one has no policy.
+const (
+	namespace     = "bench"
+	openNamespace = "bench-open"
+)
 
 // pods are only there for their networks: the servers are started in them from
 // outside, like those of the other sides. The policy has bothy judge every new flow.
 const podManifest = `
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
-metadata: {name: measured}
+metadata: {name: measured, namespace: bench}
 spec:
   podSelector: {}
   policyTypes: [Ingress, Egress]
@@ -29,23 +32,26 @@ spec:
   egress: [{to: [{podSelector: {}}]}]
 `
 
-func podOf(role string) string {
+func podOf(role, namespace string) string {
 	return fmt.Sprintf(`
 ---
 apiVersion: v1
 kind: Pod
-metadata: {name: %[1]s, labels: {app: %[1]s}}
+metadata: {name: %[1]s, namespace: %[2]s, labels: {app: %[1]s}}
 spec:
   terminationGracePeriodSeconds: 1
   containers: [{name: toolbox, image: "bothy.local/toolbox:1", args: [sleep]}]
-`, role)
+`, role, namespace)
 }
 
 // createPods makes the pods of our side.
 func (s *site) createPods(ctx context.Context) error {
 	manifest := podManifest
 	for _, role := range roles {
-		manifest += podOf(role)
+		manifest += podOf(role, namespace)
+	}
+	for _, role := range []string{clientPod, serverPod} {
+		manifest += podOf(role, openNamespace)
 	}
 	cmd := s.kubectl.Command(ctx, "apply", "-f", "-")
 	cmd.Stdin = strings.NewReader(manifest)
@@ -57,8 +63,9 @@ func (s *site) createPods(ctx context.Context) error {
 
 // Names of the Services that are used; the others are only there.
 const (
-	measured = "measured" // all tests, and a node port
-	moving   = "moving"   // moves from one server to another
+	measured  = "measured"  // all tests, and a node port
+	measured6 = "measured6" // the same for IPv6
+	moving    = "moving"    // moves from one server to another
 )
 
 // target is how a Service is reached.
@@ -67,15 +74,20 @@ type target struct {
 	nodePorts map[string]int32 // by test
 }
 
-// createTarget makes the Service that is measured.
-func (s *site) createTarget(ctx context.Context, backend string) (target, error) {
-	svc := service(measured, nil)
+// createTarget makes a Service that is measured, of the family of the backend. It has the ports of all sides.
+func (s *site) createTarget(ctx context.Context, name, backend string) (target, error) {
+	svc := service(name, nil)
 	svc.Spec.Type = corev1.ServiceTypeNodePort
-	slice := endpointSlice(measured, nil, []string{backend})
+	slice := endpointSlice(name, nil, []string{backend})
+	if slice.AddressType == discoveryv1.AddressTypeIPv6 {
+		svc.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv6Protocol}
+	}
 	for test, l := range loads {
-		proto, port := corev1.Protocol(l.proto), l.port
-		svc.Spec.Ports = append(svc.Spec.Ports, corev1.ServicePort{Name: test, Protocol: proto, Port: port})
-		slice.Ports = append(slice.Ports, discoveryv1.EndpointPort{Name: &test, Protocol: &proto, Port: &port})
+		for label, port := range map[string]int32{test: l.port, test + "-" + spliced: l.port + spliceShift} {
+			proto := corev1.Protocol(l.proto)
+			svc.Spec.Ports = append(svc.Spec.Ports, corev1.ServicePort{Name: label, Protocol: proto, Port: port})
+			slice.Ports = append(slice.Ports, discoveryv1.EndpointPort{Name: &label, Protocol: &proto, Port: &port})
+		}
 	}
 	ip, made, err := s.create(ctx, svc, slice)
 	t := target{clusterIP: ip, nodePorts: map[string]int32{}}
@@ -131,6 +143,9 @@ func endpointSlice(name string, port *int32, backends []string) *discoveryv1.End
 		},
 		AddressType: discoveryv1.AddressTypeIPv4,
 	}
+	if len(backends) > 0 && netip.MustParseAddr(backends[0]).Is6() {
+		slice.AddressType = discoveryv1.AddressTypeIPv6
+	}
 	if port != nil {
 		only, proto := "only", corev1.ProtocolTCP
 		slice.Ports = []discoveryv1.EndpointPort{{Name: &only, Protocol: &proto, Port: port}}
@@ -170,7 +185,7 @@ func (s *site) fill(ctx context.Context, from, to int) error {
 
 // forAll calls f for 0 to n-1, several at a time.
 func forAll(n int, f func(int) error) error {
-	const workers = 8
+	const workers = 32 // the API server waits for its disk most of the time
 	var wg sync.WaitGroup
 	work, failed := make(chan int), make(chan error, workers)
 	for range workers {

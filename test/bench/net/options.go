@@ -16,16 +16,31 @@ const (
 	nftables = "nftables"
 	iptables = "iptables"
 	ours     = "bothy"
+	open     = "bothy-open"
+	spliced  = "bothy-splice"
 
 	toPod      = "pod"
 	toService  = "service"
 	fromHost   = "host"
 	toNodePort = "nodeport"
+	toPod6     = "pod6"
+	toService6 = "service6"
 )
 
+// waysOf are the paths that a side has.
+var waysOf = map[string][]string{
+	loopback: {toPod, toPod6},
+	routed:   {toPod, fromHost, toPod6},
+	nftables: {toPod, toService, fromHost, toNodePort},
+	iptables: {toPod, toService, fromHost, toNodePort},
+	ours:     {toPod, toService, fromHost, toNodePort, toPod6, toService6},
+	open:     {toPod},
+	spliced:  {toPod, toService},
+}
+
 var (
-	allSides    = []string{loopback, routed, nftables, iptables, ours}
-	allPaths    = []string{toPod, toService, fromHost, toNodePort}
+	allSides    = []string{loopback, routed, nftables, iptables, ours, open, spliced}
+	allPaths    = []string{toPod, toService, fromHost, toNodePort, toPod6, toService6}
 	allTests    = []string{"rr", "crr", "udp", "stream"}
 	allMeasures = []string{"packets", "effect", "scale"}
 )

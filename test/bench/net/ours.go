@@ -26,12 +26,29 @@ type site struct {
 	client  kubernetes.Interface
 }
 
+// siteManifest switches on the splice, which the processes in the node's cgroup then have: that are
+// the clients and servers of the side for it, and those of no other.
+const siteManifest = `
+apiVersion: v1
+kind: Namespace
+metadata: {name: bench}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: bench-open}
+---
+apiVersion: bothy.dev/v1alpha1
+kind: Cluster
+metadata: {name: default}
+spec: {network: {spliceNamespaces: [bench]}}
+`
+
 func startSite(ctx context.Context, paths cluster.Paths, dir string) (*site, error) {
 	template := filepath.Join(dir, "template", "clusters", "default")
 	if err := os.MkdirAll(template, 0o755); err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(filepath.Join(template, "site.yaml"), []byte("apiVersion: v1\nkind: Namespace\nmetadata: {name: bench}\n"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(template, "site.yaml"), []byte(siteManifest), 0o644); err != nil {
 		return nil, err
 	}
 	tree, bare := filepath.Join(dir, "tree"), filepath.Join(dir, "site.git")
@@ -61,13 +78,17 @@ func (s *site) start(ctx context.Context) error {
 		return err
 	}
 	config.QPS = -1 // what is measured is behind the API server
+	config.ContentType = "application/vnd.kubernetes.protobuf"
 	s.client, err = kubernetes.NewForConfig(config)
 	return err
 }
 
 // side waits for the pods and enters their networks.
 func (s *site) side(ctx context.Context) (out *side, err error) {
-	out = &side{name: ours, pods: map[string]*cluster.Namespace{}, ips: map[string]string{}, process: s.agent}
+	out = &side{
+		name: ours, process: s.agent,
+		pods: map[string]*cluster.Namespace{}, ips: map[string]string{}, ips6: map[string]string{},
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, out.end())
@@ -85,15 +106,44 @@ func (s *site) side(ctx context.Context) (out *side, err error) {
 		return out, err
 	}
 	out.nodeIP, _, _ = strings.Cut(addresses, " ") // the first is IPv4's
-	for _, role := range roles {
-		var ns *cluster.Namespace
-		if ns, out.ips[role], err = s.kubectl.OpenPod(ctx, s.node, role, patience); err != nil {
-			return out, err
-		}
-		out.pods[role] = ns
-		out.close = append(out.close, ns.Close)
+	if err := s.enterPods(ctx, s.kubectl, out, roles...); err != nil {
+		return out, err
 	}
 	return out, out.tune()
+}
+
+// enterPods waits for pods, and makes their networks those of a side.
+func (s *site) enterPods(ctx context.Context, kubectl *cluster.Kubectl, out *side, roles ...string) error {
+	for _, role := range roles {
+		ns, ip, err := kubectl.OpenPod(ctx, s.node, role, patience)
+		if err != nil {
+			return err
+		}
+		out.pods[role], out.ips[role] = ns, ip
+		out.close = append(out.close, ns.Close)
+		if out.ips6[role], err = kubectl.Field(ctx, "pod/"+role, "{.status.podIPs[1].ip}"); err != nil {
+			return fmt.Errorf("the IPv6 address of pod %s: %w", role, err)
+		}
+	}
+	return nil
+}
+
+// openSide has pods to which no policy applies.
+func (s *site) openSide(ctx context.Context) (*side, error) {
+	out := &side{name: open, pods: map[string]*cluster.Namespace{}, ips: map[string]string{}, ips6: map[string]string{}}
+	if err := s.enterPods(ctx, s.kubectl.In(openNamespace), out, clientPod, serverPod); err != nil {
+		return out, errors.Join(err, out.end())
+	}
+	out.ips6 = nil // one family shows it
+	return out, out.tune()
+}
+
+// spliceShift keeps the servers of the spliced side apart from those in the same pods.
+const spliceShift = 100
+
+// splicedSide has the pods of ours, with clients and servers whose connections are spliced.
+func (s *site) splicedSide(our *side) *side {
+	return &side{name: spliced, pods: our.pods, ips: our.ips, podCgroup: our.cgroup, shift: spliceShift}
 }
 
 func (s *site) agent() (int, error) {

@@ -22,28 +22,46 @@ type key struct {
 	Services         int
 }
 
-// cells lists what there is: a side that knows no Services has direct paths only.
-func (b *bench) cells() []cell {
+// cells lists what is measured with n Services.
+func (b *bench) cells(n int) []cell {
 	var out []cell
 	for _, s := range b.sides {
 		if !b.side(s.name) {
 			continue
 		}
 		for _, path := range b.paths {
-			if s.name == loopback && path != toPod || s.name == routed && path != toPod && path != fromHost {
+			if !slices.Contains(waysOf[s.name], path) {
 				continue
 			}
 			for _, test := range b.tests {
-				out = append(out, cell{s, path, test})
+				if c := (cell{s, path, test}); b.due(c, n) {
+					out = append(out, c)
+				}
 			}
 		}
 	}
 	return out
 }
 
+// due keeps a run short: what cannot depend on the number of Services is measured with the fewest
+// only, and what hardly does with the fewest and the most.
+func (b *bench) due(c cell, n int) bool {
+	fewest, most := n == b.sizes[0], n == b.sizes[len(b.sizes)-1]
+	switch {
+	case c.side.name == spliced && c.test == "udp":
+		return false // there are no connections to splice
+	case c.side.name == loopback, c.side.name == open, c.side.name == spliced, c.path == toPod6, c.path == toService6:
+		return fewest
+	case c.test == "udp", c.test == "stream":
+		return fewest || most
+	default:
+		return true
+	}
+}
+
 // packets measures every cell once in every round, in random order.
 func (b *bench) packets(ctx context.Context, n int) error {
-	cells := b.cells()
+	cells := b.cells(n)
 	return b.paused(nil, func() error {
 		for round := range b.rounds {
 			order := slices.Clone(cells)
@@ -63,15 +81,23 @@ func (b *bench) packets(ctx context.Context, n int) error {
 
 func (b *bench) once(ctx context.Context, c cell) (sample, error) {
 	ns, cgroup, address, port := b.way(c)
-	return b.load.client(ctx, ns, cgroup, c.test, address, port, b.seconds, c.side.servers[c.test])
+	server := c.side.servers[c.test]
+	if c.path == toPod6 || c.path == toService6 {
+		server = c.side.servers6[c.test]
+	}
+	return b.load.client(ctx, ns, cgroup, c.test, address, port, b.seconds, server)
 }
 
 // way is from where to where a cell sends.
 func (b *bench) way(c cell) (from *cluster.Namespace, cgroup, address string, port int32) {
-	s, port := c.side, loads[c.test].port
+	s, port := c.side, loads[c.test].port+c.side.shift
 	switch c.path {
 	case toService:
-		return s.pods[clientPod], "", b.target.clusterIP, port
+		return s.pods[clientPod], s.podCgroup, b.target.clusterIP, port
+	case toPod6:
+		return s.pods[clientPod], s.podCgroup, s.ips6[serverPod], port
+	case toService6:
+		return s.pods[clientPod], s.podCgroup, b.target6.clusterIP, port
 	case fromHost:
 		if s.process == nil { // knows no Services
 			return s.node, s.cgroup, s.ips[serverPod], port
@@ -80,6 +106,6 @@ func (b *bench) way(c cell) (from *cluster.Namespace, cgroup, address string, po
 	case toNodePort:
 		return b.outside, "", s.nodeIP, b.target.nodePorts[c.test]
 	default:
-		return s.pods[clientPod], "", s.ips[serverPod], port
+		return s.pods[clientPod], s.podCgroup, s.ips[serverPod], port
 	}
 }

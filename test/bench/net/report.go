@@ -116,6 +116,8 @@ var pathTitles = map[string]string{
 	toService:  "From a pod to a ClusterIP",
 	fromHost:   "From a process of the node to a ClusterIP (routed: to the pod's address)",
 	toNodePort: "From outside to a node port",
+	toPod6:     "From a pod to a pod's IPv6 address",
+	toService6: "From a pod to an IPv6 ClusterIP",
 }
 
 var testTitles = map[string]string{"rr": "TCP_RR", "crr": "TCP_CRR", "udp": "UDP_RR", "stream": "TCP_STREAM, 128 KiB"}
@@ -144,7 +146,7 @@ func (r *report) printPath(w io.Writer, path string) {
 }
 
 // printCells has a row for each test and side and a column for each number of Services. Rows
-// without any content are left out.
+// without any content are left out; see bench.due for what is not measured with each.
 func (r *report) printCells(w io.Writer, path string, cell func(key) string) {
 	head := []string{"", "side"}
 	for _, n := range r.options.sizes {
@@ -153,13 +155,15 @@ func (r *report) printCells(w io.Writer, path string, cell func(key) string) {
 	t := figures.NewTable(w, head...)
 	for _, test := range r.options.tests {
 		for _, side := range r.options.sides {
-			row := []string{testTitles[test], side}
+			row, empty := []string{testTitles[test], side}, true
 			for _, n := range r.options.sizes {
+				text := ""
 				if k := (key{side, path, test, n}); len(r.samples[k]) > 0 {
-					row = append(row, cell(k))
+					text = cell(k)
 				}
+				row, empty = append(row, text), empty && text == ""
 			}
-			if len(row) == len(head) && row[2] != "" {
+			if !empty {
 				t.Row(row...)
 			}
 		}

@@ -33,8 +33,13 @@ type side struct {
 	nodeIP string
 	pods   map[string]*cluster.Namespace
 	ips    map[string]string
-	// servers in the pod "server" by test.
-	servers map[string]int
+	ips6   map[string]string // none, if the side has no IPv6
+	// podCgroup is where clients and servers of pods run, if it is set.
+	podCgroup string
+	// shift is added to the ports of the servers: another side has its own in the same pods.
+	shift int32
+	// servers in the pod "server" by test, for each family.
+	servers, servers6 map[string]int
 	// pause and resume what keeps the rules true to the API.
 	pause, resume func() error
 	// usage names the process that does so.
@@ -59,6 +64,7 @@ func newLoopback() (*side, error) {
 	s := &side{
 		name: loopback, node: ns, close: []func() error{ns.Close},
 		pods: map[string]*cluster.Namespace{clientPod: ns, serverPod: ns}, ips: map[string]string{serverPod: "127.0.0.1"},
+		ips6: map[string]string{serverPod: "::1"},
 	}
 	h, err := netlink.NewHandleAt(ns.Handle())
 	if err != nil {
@@ -75,9 +81,9 @@ func (s *side) tune() error {
 
 // newRouter makes a namespace that routes between pods with the addresses given, which
 // are those that the same pods have on our node: the same Services serve both. index
-// tells apart the links to this machine.
-func newRouter(name string, index int, ips map[string]string) (s *side, err error) {
-	s = &side{name: name, pods: map[string]*cluster.Namespace{}, ips: ips}
+// tells apart the links to this machine. There is no IPv6 without addresses for it.
+func newRouter(name string, index int, ips, ips6 map[string]string) (s *side, err error) {
+	s = &side{name: name, pods: map[string]*cluster.Namespace{}, ips: ips, ips6: ips6}
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("make the namespaces of %s: %w", name, errors.Join(err, s.end()))
@@ -89,6 +95,7 @@ func newRouter(name string, index int, ips map[string]string) (s *side, err erro
 	s.close = append(s.close, s.node.Close)
 	if err := sysctl(s.node, map[string]string{
 		"net/ipv4/ip_forward": "1", "net/ipv4/conf/all/rp_filter": "0", "net/ipv4/conf/default/rp_filter": "0",
+		"net/ipv6/conf/all/forwarding": "1",
 	}); err != nil {
 		return s, err
 	}
@@ -108,7 +115,7 @@ func newRouter(name string, index int, ips map[string]string) (s *side, err erro
 			return s, err
 		}
 		s.close = append(s.close, s.pods[role].Close)
-		if err := connectPod(h, role, s.pods[role], ips[role]); err != nil {
+		if err := connectPod(h, role, s.pods[role], ips[role], ips6[role]); err != nil {
 			return s, err
 		}
 	}
@@ -140,12 +147,15 @@ func (s *side) connectHost(h *netlink.Handle, index int) error {
 	)
 }
 
-// gateway is every pod's, as on our node.
-const gateway = "169.254.1.1"
+// The gateways are every pod's, much as on our node.
+const (
+	gateway  = "169.254.1.1"
+	gateway6 = "fd00:ffff::1"
+)
 
 // connectPod makes a pair of devices as CNI plugins do. Neighbours are entered by hand, so
 // that none is asked for during a measurement.
-func connectPod(h *netlink.Handle, role string, pod *cluster.Namespace, ip string) error {
+func connectPod(h *netlink.Handle, role string, pod *cluster.Namespace, ip, ip6 string) error {
 	if err := addVeth(h, role, "eth0", pod); err != nil {
 		return err
 	}
@@ -165,12 +175,28 @@ func connectPod(h *netlink.Handle, role string, pod *cluster.Namespace, ip strin
 	if err != nil {
 		return err
 	}
+	err = connectEnds(h, p, outer, inner, ip, gateway)
+	if err != nil || ip6 == "" {
+		return err
+	}
+	nodad := &netlink.Addr{IPNet: hostPrefix(ip6), Flags: unix.IFA_F_NODAD}
+	return errors.Join(p.AddrAdd(inner, nodad), connectEnds(h, p, outer, inner, ip6, gateway6))
+}
+
+// connectEnds routes one address of a pod to and fro.
+func connectEnds(h, p *netlink.Handle, outer, inner netlink.Link, ip, via string) error {
 	return errors.Join(
-		addNeighbour(h, outer, ip, inner), addNeighbour(p, inner, gateway, outer),
+		addNeighbour(h, outer, ip, inner), addNeighbour(p, inner, via, outer),
 		h.RouteAdd(&netlink.Route{LinkIndex: outer.Attrs().Index, Dst: hostPrefix(ip), Scope: netlink.SCOPE_LINK}),
-		p.RouteAdd(&netlink.Route{LinkIndex: inner.Attrs().Index, Dst: hostPrefix(gateway), Scope: netlink.SCOPE_LINK}),
-		p.RouteAdd(&netlink.Route{LinkIndex: inner.Attrs().Index, Gw: net.ParseIP(gateway)}),
+		p.RouteAdd(&netlink.Route{LinkIndex: inner.Attrs().Index, Dst: hostPrefix(via), Scope: netlink.SCOPE_LINK}),
+		p.RouteAdd(&netlink.Route{LinkIndex: inner.Attrs().Index, Gw: net.ParseIP(via), Dst: everywhere(via)}),
 	)
+}
+
+// everywhere is the destination of a default route in the family of an address.
+func everywhere(ip string) *net.IPNet {
+	size := 8 * len(hostPrefix(ip).IP)
+	return &net.IPNet{IP: make(net.IP, size/8), Mask: net.CIDRMask(0, size)}
 }
 
 func addVeth(h *netlink.Handle, name, peer string, in *cluster.Namespace) error {
@@ -205,7 +231,10 @@ func up(h *netlink.Handle, name string) error {
 }
 
 func hostPrefix(ip string) *net.IPNet {
-	return &net.IPNet{IP: net.ParseIP(ip).To4(), Mask: net.CIDRMask(32, 32)}
+	if four := net.ParseIP(ip).To4(); four != nil {
+		return &net.IPNet{IP: four, Mask: net.CIDRMask(32, 32)}
+	}
+	return &net.IPNet{IP: net.ParseIP(ip), Mask: net.CIDRMask(128, 128)}
 }
 
 func sysctl(ns *cluster.Namespace, values map[string]string) error {

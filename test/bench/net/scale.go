@@ -41,11 +41,11 @@ func (b *bench) memory(n, backends int) error {
 // empty tables: the node is taken down and started again on the same state.
 func (b *bench) scale(ctx context.Context) error {
 	start := time.Now()
-	if err := b.site.fill(ctx, b.fillers, b.services); err != nil {
-		return err
-	}
-	b.fillers = max(b.fillers, b.services)
 	err := b.paused(nil, func() error {
+		if err := b.site.fill(ctx, b.fillers, b.services); err != nil {
+			return err
+		}
+		b.fillers = max(b.fillers, b.services)
 		return forAll(b.services, func(i int) error {
 			return b.site.setBackends(ctx, fillerName(i), fillerPort, fillerBackends(i, b.backends))
 		})

@@ -52,7 +52,8 @@ func (b *builder) catalogue(ctx context.Context) ([]Image, error) {
 
 // agnhost is the suite's main image, with two that stand on it.
 func (b *builder) agnhost(ctx context.Context, pause Image) ([]Image, error) {
-	tools, err := b.debianTree(ctx, "dash", "bind9-dnsutils", "curl", "netcat-openbsd", "iproute2", "iperf", "bash", "socat", "libc-bin", "util-linux")
+	// Busybox's own wget, linked statically, crashes where it finds a C library of another build.
+	tools, err := b.debianTree(ctx, "dash", "bind9-dnsutils", "curl", "netcat-openbsd", "iproute2", "iperf", "bash", "socat", "libc-bin", "util-linux", "wget")
 	if err != nil {
 		return nil, err
 	}

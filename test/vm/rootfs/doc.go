@@ -1,7 +1,6 @@
 // Package rootfs makes what a virtual machine boots from, without root and without
 // mounting anything: directory trees with programs and the libraries they need
-// ([Tree]), ext4 disks with the content of a tree ([Tree.WriteDisk]), and
-// initramfs archives ([Archive]).
+// ([Tree]), and ext4 disks with the content of a tree ([Tree.WriteDisk]).
 //
 // It must not know about kernels or machines.
 package rootfs

@@ -2,9 +2,11 @@
  * netload: one client and one server of a network benchmark, as small as they can
  * be, so that what is measured is the way of the packets and not the program.
  *
- *   netload [-c CPU] [-n NICE] serve echo|once|sink|datagram PORT ID
+ *   netload [-c CPU] [-n NICE] [-6] serve echo|once|sink|datagram PORT ID
  *   netload [-c CPU] [-n NICE] rr|crr|udp|stream ADDR PORT SECONDS SERVER-PID
  *   netload watch ADDR PORT
+ *
+ * ADDR is of either family; a server is for IPv6 only with -6, and for IPv4 only without.
  *
  * serve says "listening" and then answers one connection at a time: echo with the letter
  * ID for whatever it is sent, datagram likewise, sink not at all; once answers and
@@ -66,14 +68,28 @@ static void settle(int cpu, int nice)
 		die("choose CPU");
 }
 
-static struct sockaddr_in address(const char *ip, const char *port)
-{
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(atoi(port)) };
+union address {
+	struct sockaddr any;
+	struct sockaddr_in in;
+	struct sockaddr_in6 in6;
+};
 
+static union address address(const char *ip, const char *port)
+{
+	union address a = { .in = { .sin_family = AF_INET, .sin_port = htons(atoi(port)) } };
+
+	if (inet_pton(AF_INET, ip, &a.in.sin_addr) == 1)
+		return a;
+	a = (union address){ .in6 = { .sin6_family = AF_INET6, .sin6_port = htons(atoi(port)) } };
 	errno = EINVAL;
-	if (inet_pton(AF_INET, ip, &a.sin_addr) != 1)
+	if (inet_pton(AF_INET6, ip, &a.in6.sin6_addr) != 1)
 		die("address");
 	return a;
+}
+
+static socklen_t length_of(const union address *a)
+{
+	return a->any.sa_family == AF_INET6 ? sizeof(a->in6) : sizeof(a->in);
 }
 
 static void set_flag(int fd, int level, int option)
@@ -93,9 +109,9 @@ static void patience(int fd, int ms)
 		die("set timeout");
 }
 
-static int new_socket(int type)
+static int new_socket(int family, int type)
 {
-	int fd = socket(AF_INET, type | SOCK_CLOEXEC, 0);
+	int fd = socket(family, type | SOCK_CLOEXEC, 0);
 
 	if (fd < 0)
 		die("socket");
@@ -105,12 +121,12 @@ static int new_socket(int type)
 static void serve_datagrams(int fd, char id)
 {
 	for (;;) {
-		struct sockaddr_in from;
+		union address from;
 		socklen_t length = sizeof(from);
 
-		if (recvfrom(fd, chunk, sizeof(chunk), 0, (void *)&from, &length) < 0)
+		if (recvfrom(fd, chunk, sizeof(chunk), 0, &from.any, &length) < 0)
 			continue;
-		sendto(fd, &id, 1, 0, (void *)&from, length); /* one that is lost is missed by the client */
+		sendto(fd, &id, 1, 0, &from.any, length); /* one that is lost is missed by the client */
 	}
 }
 
@@ -132,14 +148,16 @@ static void serve_connections(int fd, enum answers answers, char id)
 	}
 }
 
-static void serve(const char *kind, const char *port, char id)
+static void serve(const char *kind, const char *any, const char *port, char id)
 {
 	int datagrams = !strcmp(kind, "datagram");
-	struct sockaddr_in a = address("0.0.0.0", port);
-	int fd = new_socket(datagrams ? SOCK_DGRAM : SOCK_STREAM);
+	union address a = address(any, port);
+	int fd = new_socket(a.any.sa_family, datagrams ? SOCK_DGRAM : SOCK_STREAM);
 
 	set_flag(fd, SOL_SOCKET, SO_REUSEADDR);
-	if (bind(fd, (void *)&a, sizeof(a)))
+	if (a.any.sa_family == AF_INET6)
+		set_flag(fd, IPPROTO_IPV6, IPV6_V6ONLY);
+	if (bind(fd, &a.any, length_of(&a)))
 		die("bind");
 	if (!datagrams && listen(fd, 1024))
 		die("listen");
@@ -150,14 +168,14 @@ static void serve(const char *kind, const char *port, char id)
 	serve_connections(fd, !strcmp(kind, "echo") ? ALL : !strcmp(kind, "once") ? ONE : NONE, id);
 }
 
-static int connected(int type, const struct sockaddr_in *a)
+static int connected(int type, const union address *a)
 {
-	int fd = new_socket(type);
+	int fd = new_socket(a->any.sa_family, type);
 
 	patience(fd, 2000);
 	if (type == SOCK_STREAM)
 		set_flag(fd, IPPROTO_TCP, TCP_NODELAY);
-	if (connect(fd, (void *)a, sizeof(*a)))
+	if (connect(fd, &a->any, length_of(a)))
 		die("connect");
 	return fd;
 }
@@ -194,7 +212,7 @@ static double percentile(int64_t ops, double share)
 }
 
 struct test {
-	struct sockaddr_in to;
+	union address to;
 	int fd;
 };
 
@@ -221,7 +239,7 @@ static void do_send(struct test *t)
 	}
 }
 
-static void client(const char *kind, struct sockaddr_in to, double seconds, int server)
+static void client(const char *kind, union address to, double seconds, int server)
 {
 	struct test t = { .to = to, .fd = -1 };
 	void (*once)(struct test *) = do_ask;
@@ -255,19 +273,19 @@ static void client(const char *kind, struct sockaddr_in to, double seconds, int 
 }
 
 /* who connects anew and returns who answered. */
-static char who(const struct sockaddr_in *to)
+static char who(const union address *to)
 {
-	int fd = new_socket(SOCK_STREAM);
+	int fd = new_socket(to->any.sa_family, SOCK_STREAM);
 	char id = '-';
 
 	patience(fd, 200);
-	if (connect(fd, (void *)to, sizeof(*to)) || write(fd, "?", 1) != 1 || read(fd, &id, 1) != 1)
+	if (connect(fd, &to->any, length_of(to)) || write(fd, "?", 1) != 1 || read(fd, &id, 1) != 1)
 		id = '-';
 	close(fd);
 	return id;
 }
 
-static void watch(struct sockaddr_in to)
+static void watch(union address to)
 {
 	const int64_t interval = 1000000;
 
@@ -287,7 +305,7 @@ static void watch(struct sockaddr_in to)
 
 static void usage(void)
 {
-	fputs("usage: netload [-c CPU] [-n NICE] serve echo|once|sink|datagram PORT ID\n"
+	fputs("usage: netload [-c CPU] [-n NICE] [-6] serve echo|once|sink|datagram PORT ID\n"
 	      "       netload [-c CPU] [-n NICE] rr|crr|udp|stream ADDR PORT SECONDS SERVER-PID\n"
 	      "       netload watch ADDR PORT\n", stderr);
 	exit(2);
@@ -295,11 +313,14 @@ static void usage(void)
 
 int main(int argc, char **argv)
 {
+	const char *any = "0.0.0.0";
 	int cpu = -1, nice = 0;
 
-	for (int o; (o = getopt(argc, argv, "+c:n:")) != -1;) {
+	for (int o; (o = getopt(argc, argv, "+c:n:6")) != -1;) {
 		if (o == 'c')
 			cpu = atoi(optarg);
+		else if (o == '6')
+			any = "::";
 		else if (o == 'n')
 			nice = atoi(optarg);
 		else
@@ -310,7 +331,7 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	settle(cpu, nice);
 	if (argc == 4 && !strcmp(argv[0], "serve"))
-		serve(argv[1], argv[2], argv[3][0]);
+		serve(argv[1], any, argv[2], argv[3][0]);
 	else if (argc == 3 && !strcmp(argv[0], "watch"))
 		watch(address(argv[1], argv[2]));
 	else if (argc == 5)

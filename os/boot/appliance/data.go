@@ -1,0 +1,138 @@
+package appliance
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bothy-os/bothy/os/boot"
+	"github.com/bothy-os/bothy/os/boot/disks"
+	"github.com/bothy-os/bothy/os/boot/ext4"
+	"github.com/bothy-os/bothy/os/gpt"
+)
+
+// mountData mounts the data partition. It is made as large as the disk allows, and gets a
+// file system when it is blank.
+func mountData(log *slog.Logger) error {
+	p, err := dataPartition()
+	if err != nil {
+		return err
+	}
+	size, err := growPartition(log, p)
+	if err != nil {
+		// What there is can be used as it is.
+		log.Warn("the data partition keeps its size", "device", p.Device, "err", err)
+		size = 0
+	}
+	device, err := os.OpenFile(p.Device, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer device.Close()
+	if size == 0 {
+		if size, err = device.Seek(0, 2); err != nil {
+			return err
+		}
+	}
+	made, err := ext4.Prepare(device, size)
+	if err != nil {
+		return err
+	}
+	log.Info("mounting the data partition", "device", p.Device, "MiB", size>>20, "new", made)
+	if err := mountOnDevice(p.Device, boot.StateDir); err != nil {
+		return fmt.Errorf("mount the data partition %s: %w", p.Device, err)
+	}
+	if err := ext4.Grow(boot.StateDir, size); err != nil {
+		log.Warn("the data partition is not used in full", "err", err)
+	}
+	return nil
+}
+
+func mountOnDevice(device, dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	return unix.Mount(device, dir, "ext4", unix.MS_NOATIME, "prjquota")
+}
+
+// dataPartition finds the partition on the disk that the machine was started from. Others
+// have the name of another installation.
+func dataPartition() (disks.Partition, error) {
+	slot := disks.Beneath(mappedDevice)
+	for _, r := range disks.Partitions(disks.RootA, disks.RootB) {
+		if r.Device != slot {
+			continue
+		}
+		for _, p := range disks.Partitions(disks.Data) {
+			if p.Disk == r.Disk {
+				return p, nil
+			}
+		}
+		return disks.Partition{}, fmt.Errorf("disk %s has no partition %s", r.Disk, disks.Data)
+	}
+	return disks.Partition{}, errors.New("the root file system is on no partition of bothy's")
+}
+
+// growPartition makes the data partition reach to the end of its disk, and returns its
+// size in bytes. It is the last one.
+func growPartition(log *slog.Logger, p disks.Partition) (int64, error) {
+	disk, err := os.OpenFile(p.Disk, os.O_RDWR, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer disk.Close()
+	size, err := disk.Seek(0, 2)
+	if err != nil {
+		return 0, err
+	}
+	table, err := gpt.Read(disk, size)
+	if err != nil {
+		return 0, err
+	}
+	number, err := strconv.Atoi(p.Index)
+	if err != nil || number != len(table.Partitions) {
+		return 0, fmt.Errorf("partition %s is not the last one of %s", p.Index, p.Disk)
+	}
+	last := &table.Partitions[number-1]
+	end := extendedEnd(last, size)
+	if end <= last.Last {
+		return last.Size(), nil
+	}
+	last.Last = end
+	if err := table.Write(disk, size); err != nil {
+		return 0, err
+	}
+	log.Info("the data partition has grown", "device", p.Device, "MiB", last.Size()>>20)
+	return last.Size(), resizePartition(disk, number, last)
+}
+
+// extendedEnd is the last sector of a partition that reaches to the end of a disk, in
+// whole MiB.
+func extendedEnd(p *gpt.Partition, diskSize int64) uint64 {
+	const perMiB = 1 << 20 / gpt.SectorSize
+	return (gpt.LastUsable(diskSize)+1)/perMiB*perMiB - 1
+}
+
+// resizePartition tells the kernel, which reads a partition table only while nothing on
+// the disk is in use. The structures are those of uapi/linux/blkpg.h.
+func resizePartition(disk *os.File, number int, p *gpt.Partition) error {
+	const blkpg, resize = 0x1269, 3
+	partition := struct {
+		start, length int64
+		number        int32
+		names         [128]byte
+	}{p.Offset(), p.Size(), int32(number), [128]byte{}}
+	request := struct {
+		op, flags, length int32
+		data              unsafe.Pointer
+	}{resize, 0, int32(unsafe.Sizeof(partition)), unsafe.Pointer(&partition)}
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, disk.Fd(), blkpg, uintptr(unsafe.Pointer(&request))); errno != 0 {
+		return fmt.Errorf("tell the kernel that partition %d has grown: %w", number, errno)
+	}
+	return nil
+}

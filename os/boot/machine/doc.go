@@ -1,0 +1,21 @@
+// Package machine makes a machine of bothy's own ready for the agent, and keeps it so: it
+// finds the boot configuration, brings up the network, holds the clock, keeps the kernel's
+// log, and shows on the console how things are.
+//
+// It runs beside process 1, as `bothy-init machine`, because it listens to the network:
+// when it fails it is started again and nothing else is touched. Once it knows the
+// machine's name and address it writes the environment that the agent reads, and sends
+// process 1 [ReadySignal].
+//
+// Promises: a boot configuration is read once and kept on the data partition, and one that
+// is not valid is never half used; without a network a machine that had one starts with the
+// address it had; the clock never shows a time before the one the image was built at or
+// that the machine has seen.
+//
+// It must not know about Git or Kubernetes: what the console shows of them is what the
+// agent says.
+//
+// Map: machine.go (the order of things); config.go, with seed.go, firmware.go (boot
+// configuration); network.go, link.go, dhcp.go; clock.go; kernellog.go; console.go,
+// screen.go, agent.go (what the console shows).
+package machine

@@ -1,0 +1,203 @@
+package machine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bothy-os/bothy/api/v1alpha1"
+	"github.com/bothy-os/bothy/internal/durable"
+	"github.com/bothy-os/bothy/os/boot"
+	"github.com/bothy-os/bothy/os/boot/modules"
+)
+
+// ReadySignal tells process 1 that the agent can start.
+const ReadySignal = unix.SIGUSR1
+
+const (
+	// BinDir has every program of the root file system.
+	BinDir = "/usr/bin"
+	// imagesDir are the container images in the root file system, seedDir what came with
+	// the boot configuration.
+	imagesDir = "/usr/share/bothy/images"
+	seedDir   = boot.StateDir + "/seed"
+	// stateDir is for what is known about the machine itself.
+	stateDir = boot.StateDir + "/os"
+	// The node's cgroup, as process 1 has made it.
+	cgroupRoot = "/bothy"
+	cgroup2Dir = "/sys/fs/cgroup" + cgroupRoot
+)
+
+// keeper is the machine at work.
+type keeper struct {
+	log     *slog.Logger
+	changed <-chan struct{}
+	screen  *screen
+	clock   *clock
+}
+
+// Run is the life of `bothy-init machine`.
+func Run(ctx context.Context, log *slog.Logger) error {
+	if err := os.MkdirAll(stateDir, 0o700); err != nil {
+		return err
+	}
+	set, err := modules.Open()
+	if err != nil {
+		return err
+	}
+	changed, err := set.Watch(ctx)
+	if err != nil {
+		return err
+	}
+	k := &keeper{log: log, changed: changed, screen: newScreen(release()), clock: newClock(log)}
+	go keepKernelLog(ctx, log)
+	go k.screen.show(ctx)
+	if err := k.clock.raise(); err != nil {
+		log.Warn("the clock was not set", "err", err)
+	}
+	config, err := k.awaitConfig(ctx)
+	if err != nil {
+		return err
+	}
+	return k.serve(ctx, config)
+}
+
+// serve brings the machine to where the agent can start, and stays.
+func (k *keeper) serve(ctx context.Context, config *v1alpha1.BootConfig) error {
+	name := config.MachineName
+	if name == "" {
+		name = defaultName()
+	}
+	if err := unix.Sethostname([]byte(name)); err != nil {
+		return fmt.Errorf("set the host name: %w", err)
+	}
+	k.screen.set(func(s *state) { s.name, s.doing, s.problem = name, "bringing up the network", "" })
+	n := &network{log: k.log, want: config.Network, changed: k.changed, screen: k.screen}
+	uplink, err := n.up(ctx)
+	if err != nil {
+		return err
+	}
+	go n.keep(ctx, uplink)
+	go k.clock.keep(ctx, append(config.Network.NTP, uplink.NTP...))
+	if err := k.publish(name, uplink); err != nil {
+		return err
+	}
+	k.screen.set(func(s *state) { s.address, s.doing = uplink.Address+" on "+uplink.Interface, "starting the agent" })
+	return k.screen.followAgent(ctx)
+}
+
+// publish writes what the agent reads, and has it started. An agent that runs already, as
+// when this process was started again, is left alone.
+func (k *keeper) publish(name string, uplink *Uplink) error {
+	resolv := resolvConf(uplink.DNS)
+	if err := os.WriteFile(boot.RunDir+"/resolv.conf", []byte(resolv), 0o644); err != nil {
+		return err
+	}
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return err
+	}
+	bootID := strings.ReplaceAll(strings.TrimSpace(string(id)), "-", "")
+	env := &boot.Environment{
+		Name: name, Address: uplink.Address, Uplink: uplink.Interface, StateDir: boot.StateDir, BinDir: BinDir,
+		ImageLayouts: imageLayouts(), CgroupRoot: cgroupRoot, Cgroup2Dir: cgroup2Dir,
+		ResolvConf: resolv, BootID: bootID[:16], StartedAt: poweredOn().UnixNano(),
+	}
+	if err := writeMachineID(); err != nil {
+		return err
+	}
+	data, err := json.MarshalIndent(env, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := durable.WriteFile(boot.EnvironmentFile, data, 0o600); err != nil {
+		return err
+	}
+	k.log.Info("the agent can start", "name", name, "address", uplink.Address, "interface", uplink.Interface)
+	return unix.Kill(1, ReadySignal)
+}
+
+// imageLayouts are the container images that are here without a registry.
+func imageLayouts() []string {
+	var out []string
+	for _, dir := range []string{imagesDir, filepath.Join(seedDir, "images")} {
+		if _, err := os.Stat(filepath.Join(dir, "index.json")); err == nil {
+			out = append(out, dir)
+		}
+	}
+	return out
+}
+
+// writeMachineID gives the machine the identifier that programs look for in
+// /etc/machine-id: the same at every start.
+func writeMachineID() error {
+	kept := filepath.Join(stateDir, "machine-id")
+	data, err := os.ReadFile(kept)
+	if errors.Is(err, os.ErrNotExist) {
+		var fresh []byte
+		if fresh, err = os.ReadFile("/proc/sys/kernel/random/uuid"); err != nil {
+			return err
+		}
+		data = []byte(strings.ReplaceAll(string(fresh), "-", ""))
+		err = durable.WriteFile(kept, data, 0o444)
+	}
+	if err != nil {
+		return fmt.Errorf("keep the machine's identifier: %w", err)
+	}
+	return os.WriteFile(boot.RunDir+"/machine-id", data, 0o444)
+}
+
+// poweredOn is when the kernel began.
+func poweredOn() time.Time {
+	var since unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &since); err != nil {
+		return time.Now()
+	}
+	return time.Now().Add(-time.Duration(since.Nano()))
+}
+
+// defaultName is that of a machine whose configuration does not name it: by what is
+// printed on it, if anything is.
+func defaultName() string {
+	for _, file := range []string{"product_serial", "product_uuid"} {
+		data, err := os.ReadFile("/sys/class/dmi/id/" + file)
+		if name := plainName(string(data)); err == nil && name != "" {
+			return "bothy-" + name
+		}
+	}
+	return "bothy"
+}
+
+// plainName keeps what can be in a host name, and at most twelve characters of it.
+func plainName(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return -1
+	}, strings.ToLower(s))
+	return s[:min(len(s), 12)]
+}
+
+// release reads a field each of the description of the root file system.
+func release() map[string]string {
+	out := map[string]string{}
+	data, err := os.ReadFile("/etc/os-release")
+	if err != nil {
+		return out
+	}
+	for line := range strings.Lines(string(data)) {
+		if key, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok {
+			out[key] = strings.Trim(value, `"`)
+		}
+	}
+	return out
+}

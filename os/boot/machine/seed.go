@@ -1,0 +1,134 @@
+package machine
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bothy-os/bothy/internal/durable"
+	"github.com/bothy-os/bothy/os/boot"
+	"github.com/bothy-os/bothy/os/boot/disks"
+)
+
+// isSeed knows what a seed volume may be called: by its own name, or by the one that
+// other systems' tools give theirs.
+func isSeed(label string) bool { return label == "BOTHY-SEED" || label == "CIDATA" }
+
+const seedMount = "/mnt/seed"
+
+// searchSeed looks at every volume there is.
+func searchSeed() (*found, error) {
+	for _, device := range disks.All() {
+		fstype, label, err := identify(device)
+		if err != nil || !isSeed(label) {
+			continue // unreadable, empty, or somebody else's
+		}
+		f, err := readSeed(device, fstype)
+		if err != nil {
+			return nil, fmt.Errorf("seed volume %s on %s: %w", label, device, err)
+		}
+		return f, nil
+	}
+	return nil, errNone
+}
+
+// identify reads the kind and the label of a file system that seeds may have.
+func identify(device string) (fstype, label string, err error) {
+	f, err := os.Open(device)
+	if err != nil {
+		return "", "", err
+	}
+	defer f.Close()
+	return identifyFS(f)
+}
+
+func identifyFS(f io.ReaderAt) (fstype, label string, err error) {
+	sector := make([]byte, 512)
+	if _, err := f.ReadAt(sector, 0); err != nil {
+		return "", "", err
+	}
+	for _, fat := range []struct {
+		kindAt  int
+		kind    string
+		labelAt int
+	}{{82, "FAT32", 71}, {54, "FAT", 43}} {
+		if bytes.HasPrefix(sector[fat.kindAt:], []byte(fat.kind)) {
+			return "vfat", strings.TrimRight(string(sector[fat.labelAt:fat.labelAt+11]), " \x00"), nil
+		}
+	}
+	const isoDescriptor = 16 * 2048
+	descriptor := make([]byte, 2048)
+	if _, err := f.ReadAt(descriptor, isoDescriptor); err != nil {
+		return "", "", err
+	}
+	if string(descriptor[1:6]) == "CD001" {
+		return "iso9660", strings.ToUpper(strings.TrimRight(string(descriptor[40:72]), " \x00")), nil
+	}
+	return "", "", errors.New("no file system that a seed could have")
+}
+
+// readSeed takes the configuration from a volume, and everything else along with it: keys,
+// container images, a bundle of the repository.
+func readSeed(device, fstype string) (_ *found, err error) {
+	if err := os.MkdirAll(seedMount, 0o700); err != nil {
+		return nil, err
+	}
+	if err := unix.Mount(device, seedMount, fstype, unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return nil, fmt.Errorf("mount: %w", err)
+	}
+	defer func() { err = errors.Join(err, unix.Unmount(seedMount, 0)) }()
+	data, err := os.ReadFile(filepath.Join(seedMount, boot.SeedConfig))
+	if err != nil {
+		return nil, fmt.Errorf("read the boot configuration: %w", err)
+	}
+	f, err := decode(boot.SeedConfig+" on "+device, data)
+	if err != nil {
+		return nil, err
+	}
+	return f, copySeed(seedMount, seedDir)
+}
+
+// copySeed copies what is beside the configuration, for the owner's eyes only.
+func copySeed(from, to string) error {
+	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		switch {
+		case d.IsDir():
+			return durable.MkdirAll(filepath.Join(to, rel), 0o700)
+		case !d.Type().IsRegular() || rel == boot.SeedConfig:
+			return nil
+		}
+		return copyFile(path, filepath.Join(to, rel))
+	})
+}
+
+// copyFile copies without holding the file in memory: an image may be large.
+func copyFile(from, to string) (err error) {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, out.Close()) }()
+	if _, err := io.Copy(out, in); err != nil {
+		return fmt.Errorf("copy %s: %w", from, err)
+	}
+	return out.Sync()
+}

@@ -1,0 +1,11 @@
+// Package appliance boots the operating system image itself: a virtual machine with
+// nothing but firmware, the disk that `make image` wrote, and a seed volume.
+//
+// The tests speak only what an operator of a machine has: Git, the Kubernetes API, the
+// addresses of workloads, and what is on the console. They run in a network namespace of
+// their own, in which the Git server is and out of which nothing leads.
+//
+// How long something may take follows from how long the machine took until it showed its
+// first picture: under emulation everything is some fifteen times slower, on a busy host
+// more.
+package appliance
