@@ -158,11 +158,13 @@ func (f *upFlags) spec(state string) (*sandbox.Spec, error) {
 		spec.BootConfig, err = f.givenConfig(spec.Name)
 		return spec, err
 	}
-	if f.repo == "" && f.bundle != "" && (f.trustRoot != "" || f.trustNone) {
+	_, err = os.Stat(filepath.Join(dir, "boot.yaml"))
+	fresh := err != nil
+	if f.repo == "" && f.bundle != "" && fresh {
 		f.repo = "bundle://" + store.New(filepath.Join(boot.StateDir, "images"), "").GitDir()
 	}
 	if f.repo == "" {
-		if _, err := os.Stat(filepath.Join(dir, "boot.yaml")); err != nil {
+		if fresh {
 			return nil, fmt.Errorf("no repository: %s has no node yet, so say which repository it runs, with --repo URL and --trust-root FILE (`bothy repo init` makes one)", state)
 		}
 		return spec, nil

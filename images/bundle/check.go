@@ -1,6 +1,7 @@
 package bundle
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/bothy-os/bothy/images/layer"
 	"github.com/bothy-os/bothy/images/layout"
 )
 
@@ -92,7 +94,7 @@ type Problem struct {
 	What  string `json:"what"`
 }
 
-// Check reads a bundle to its end, a directory or a tar file, and returns what
+// Check reads a bundle to its end, layers as they would be unpacked, a directory or a tar file, and returns what
 // is wrong with it, and how many bytes it hashed. An error means that it could
 // not be found out.
 func Check(ctx context.Context, path string) ([]Problem, int64, error) {
@@ -128,8 +130,13 @@ func (c *checker) blob(name digest.Digest, size int64, open func(int64) (io.Read
 	defer content.Close()
 	hash := name.Algorithm().Digester()
 	var document []byte
-	in := io.TeeReader(content, hash.Hash())
-	if size <= maxDocument {
+	in := bufio.NewReader(io.TeeReader(content, hash.Hash()))
+	var refused *layer.RefusedError
+	if beginning, _ := in.Peek(4); layer.IsPacked(beginning) { // else it is read, and the error seen, below
+		if err := layer.Examine(in, layer.Limits{}); errors.As(err, &refused) {
+			c.problems = append(c.problems, Problem{"blob " + name.String(), refused.Error()})
+		}
+	} else if size <= maxDocument {
 		if document, err = io.ReadAll(in); err != nil {
 			return err
 		}

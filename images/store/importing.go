@@ -48,6 +48,13 @@ type Imported struct {
 // in the index, and visible to others, once everything that belongs to them
 // is there. progress, if not nil, is told how many bytes came in.
 func (s *Store) Import(ctx context.Context, path string, r io.Reader, progress func(read int64)) ([]Imported, error) {
+	var places []string
+	if path != "-" {
+		var err error
+		if places, err = Bundles(path); err != nil {
+			return nil, err
+		}
+	}
 	unlock, err := s.lockBlobs()
 	if err != nil {
 		return nil, err
@@ -56,10 +63,6 @@ func (s *Store) Import(ctx context.Context, path string, r io.Reader, progress f
 	if path == "-" {
 		one, err := s.importOne(ctx, progress, func(v bundle.Visitor) error { return bundle.Read(ctx, r, v) })
 		return []Imported{one}, err
-	}
-	places, err := Bundles(path)
-	if err != nil {
-		return nil, err
 	}
 	var all []Imported
 	for _, p := range places {
