@@ -101,11 +101,9 @@ func (im *Images) pass(ctx context.Context, target *target) (map[string]bool, er
 	if err != nil {
 		return nil, err
 	}
-	if err := im.release(pins); err != nil {
-		return nil, err
-	}
-	// One image that cannot be had must not keep the others from being pinned.
-	failed := im.importInto(ctx, target)
+	// What is wrong with one image, or with what is to be dropped, must not keep
+	// the others from being pinned.
+	failed := errors.Join(im.release(pins), im.importInto(ctx, target))
 	wanted := im.given()
 	index, err := im.cfg.Store.Open()
 	if err != nil {

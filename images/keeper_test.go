@@ -188,6 +188,34 @@ func TestWhatWasPulledIsKept(t *testing.T) {
 	}
 }
 
+// A store that lost a file to the disk still pins the rest, and says what is
+// wrong.
+func TestADamagedStoreDoesNotKeepOthersFromBeingPinned(t *testing.T) {
+	k := newKept(t)
+	k.carry(commitOne, "x/pause:1", "x/app:1", "x/bad:1")
+	index, err := k.store.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, img := range index.Images {
+		if img.Name == "x/bad:1" {
+			if err := os.Remove(index.BlobPath(img.Descriptor.Digest)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := k.store.Advance(commitOne, []string{"x/app:1"}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = k.images.pass(k.ctx, k.target)
+	if err == nil || !strings.Contains(err.Error(), "x/bad:1") {
+		t.Errorf("nothing is said: %v", err)
+	}
+	if got := k.pinned(); got != "x/app:1 x/pause:1" {
+		t.Errorf("pinned: %s", got)
+	}
+}
+
 func TestOtherNodesGetByTagWhatTheSiteNeeds(t *testing.T) {
 	k := newKept(t)
 	k.carry(commitOne, "x/pause:1", "x/app:1")
