@@ -34,6 +34,7 @@ type bundleFlags struct {
 
 // registryFlags say how registries are reached.
 type registryFlags struct {
+	credentials                 string
 	mirrors, authorities, plain []string
 	rate                        int64
 }
@@ -82,6 +83,7 @@ layers and commits are taken that an earlier bundle lacks.`,
 
 func (r *registryFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
+	fl.StringVar(&r.credentials, "registry-credentials", "", "`file` like docker's config.json (default: the docker configuration of the user)")
 	fl.StringArrayVar(&r.mirrors, "mirror", nil, "`REGISTRY=URL` to ask before a registry (repeatable, in order)")
 	fl.StringArrayVar(&r.authorities, "registry-ca", nil, "`REGISTRY=FILE` of PEM certificates that vouch for a registry and its mirrors")
 	fl.StringArrayVar(&r.plain, "plain-http", nil, "`registry` to speak to without TLS")
@@ -98,7 +100,14 @@ func (r *registryFlags) client() (*registry.Client, error) {
 		settings.PlainHTTP = true
 		all[host] = settings
 	}
-	return registry.New(registry.Config{Registries: all, BytesPerSecond: r.rate << 10}), nil
+	cfg := registry.Config{Registries: all, BytesPerSecond: r.rate << 10}
+	if r.credentials != "" {
+		var err error
+		if cfg.Keychain, err = registry.CredentialsFile(r.credentials); err != nil {
+			return nil, err
+		}
+	}
+	return registry.New(cfg), nil
 }
 
 func (f *bundleFlags) run(cmd *cobra.Command, o *options, repo string) error {

@@ -14,5 +14,5 @@
 // The package must not know where the content goes, or what it means.
 //
 // Map: client.go (requests, mirrors), config.go, blob.go (streams that are
-// resumed and checked), retry.go (what is worth trying again), rate.go.
+// resumed and checked), credentials.go, retry.go (what is worth trying again), rate.go.
 package registry
