@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -28,14 +27,6 @@ func CredentialsFile(path string) (authn.Keychain, error) {
 	}
 	known := keychain{}
 	for host, a := range file.Auths {
-		if a.Auth != "" && a.Username == "" {
-			text, err := base64.StdEncoding.DecodeString(a.Auth)
-			user, password, ok := strings.Cut(string(text), ":")
-			if err != nil || !ok {
-				return nil, fmt.Errorf("credentials for registries: %s: auth of %s is not user:password in base64", path, host)
-			}
-			a.Username, a.Password = user, password
-		}
 		known[hostOf(host)] = a
 	}
 	return known, nil

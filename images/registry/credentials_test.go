@@ -40,9 +40,9 @@ func TestCredentialsFile(t *testing.T) {
 			t.Errorf("%s: %+v, %v", host, c, err)
 		}
 	}
-	for text, want := range map[string]string{"{": file, `{"auths":{"x.org":{"auth":"???"}}}`: "x.org"} {
+	for _, text := range []string{"{", `{"auths":{"x.org":{"auth":"???"}}}`} {
 		write(text)
-		if _, err := CredentialsFile(file); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := CredentialsFile(file); err == nil || !strings.Contains(err.Error(), file) {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
