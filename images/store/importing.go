@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -314,7 +315,7 @@ func (s *Store) putGit(commit string, data []byte) error {
 			age[f] = st.ModTime().UnixNano()
 		}
 	}
-	slices.SortFunc(files, func(a, b string) int { return int(min(1, max(-1, age[b]-age[a]))) })
+	slices.SortFunc(files, func(a, b string) int { return cmp.Compare(age[b], age[a]) })
 	for _, f := range files[maxGitBundles:] {
 		if err := durable.Remove(f); err != nil {
 			return err
