@@ -66,7 +66,7 @@ func TestASiteWithoutANetwork(t *testing.T) {
 	})
 
 	t.Run("under disk pressure only what nobody needs goes", func(t *testing.T) {
-		s.resize(t, "1g") // less than the kubelet wants free
+		s.resize(t, "200m") // less than the kubelet wants free on any disk
 		s.has(t, hello+" "+sandbox, "")
 		if out := s.node.Run(t, "image", "ls"); !strings.Contains(out, hello) || strings.Contains(out, toolbox) {
 			t.Errorf("bothy image ls:\n%s", out)
