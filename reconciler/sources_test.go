@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -303,7 +304,11 @@ func TestCarriedBundle(t *testing.T) {
 	m.Write("clusters/default/a.yaml", fmt.Sprintf(manifest, "a", "evil"))
 	m.Commit(nil, "unsigned")
 	m.Git("bundle", "create", "-q", filepath.Join(m.cfg.Bundles, "3.bundle"), first+"..main")
-	m.until("the unsigned commit to be refused", func(s reconciler.Status) bool { return s.Rejected != nil && s.Rejected.Commit == m.Head() })
+	m.until("the unsigned commit to be refused", func(s reconciler.Status) bool {
+		return slices.ContainsFunc(s.Events, func(e reconciler.Event) bool {
+			return e.Commit == m.Head() && e.Warning && strings.Contains(e.Message, "not signed")
+		})
+	})
 	if m.value("a") != "2" {
 		t.Errorf("a is %s", m.value("a"))
 	}
