@@ -143,7 +143,12 @@ func (s *site) kept(ctx context.Context) (pinned, loose []string, err error) {
 // has waits until the kubelet sees these images, pinned and loose.
 func (s *site) has(t *testing.T, pinned, loose string) {
 	t.Helper()
-	cluster.Eventually(t, patience, fmt.Sprintf("images %q to be pinned and %q not", pinned, loose), func() error {
+	s.hasWithin(t, patience, pinned, loose)
+}
+
+func (s *site) hasWithin(t *testing.T, within time.Duration, pinned, loose string) {
+	t.Helper()
+	cluster.Eventually(t, within, fmt.Sprintf("images %q to be pinned and %q not", pinned, loose), func() error {
 		p, l, err := s.kept(t.Context())
 		if err == nil && (strings.Join(p, " ") != pinned || strings.Join(l, " ") != loose) {
 			err = fmt.Errorf("pinned are %q, others %q", p, l)
