@@ -12,7 +12,9 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 
 	"github.com/bothy-os/bothy/api/v1alpha1"
+	"github.com/bothy-os/bothy/bootstrap/identity"
 	"github.com/bothy-os/bothy/bootstrap/paths"
+	"github.com/bothy-os/bothy/bootstrap/roster"
 	"github.com/bothy-os/bothy/internal/logfile"
 	"github.com/bothy-os/bothy/internal/memory"
 	"github.com/bothy-os/bothy/internal/supervise"
@@ -39,8 +41,18 @@ type hall struct {
 	node       *nodeWatch
 	milestones *milestones
 	tracing    *tracing.Provider
+	// identity makes, or reads, the machine's key when it is first asked for.
+	identity func() (*identity.Identity, error)
+	machines *machines
+	// rosterFile is what the API server goes by.
+	rosterFile *roster.Reader
 
 	mu sync.Mutex
+	// members are the machines that the accepted commit enrols.
+	members roster.Roster
+	workers []*v1alpha1.Machine
+	// held is why nothing runs although there is a commit; nil if something may.
+	held error
 	// site is what runs for the accepted commit; nil before there is one.
 	site *runningSite
 	// changed is closed when the site is replaced.
@@ -83,11 +95,12 @@ func newHall(env *boot.Environment, log *slog.Logger) (*hall, error) {
 		env:     env, boot: bootConfig, log: log, changed: make(chan struct{}),
 		paths:      paths.Paths{StateDir: boot.StateDir, RunDir: boot.RunDir},
 		milestones: loadMilestones(env),
+		identity:   sync.OnceValues(func() (*identity.Identity, error) { return identity.Open(boot.StateDir) }),
 		tracing:    tracing.NewProvider(attribute.String("service.name", "bothy"), attribute.String("service.version", version.Version), attribute.String("host.name", env.Name)),
 	}
 	h.node = newNodeWatch(log, env, h.paths.Kubeconfig(statusIdentity))
 	h.reconciler, err = reconciler.New(reconciler.Config{
-		StateDir: boot.StateDir, Boot: bootConfig, Validate: h.validate,
+		StateDir: boot.StateDir, Boot: bootConfig, Validate: h.validate, Applies: h.applies,
 		Kubeconfig: h.paths.Kubeconfig(reconcilerIdentity), Bundles: nodeImages().GitDir(),
 		Machine: env.Name, Address: env.Address, Version: version.Version, Built: version.Built(), Tracing: h.tracing,
 		Log: log.With("wing", "reconciler"),
@@ -95,7 +108,11 @@ func newHall(env *boot.Environment, log *slog.Logger) (*hall, error) {
 	if err != nil {
 		return nil, err
 	}
-	components := []supervise.Component{memoryComponent(), h.statusComponent(), h.siteComponent(), h.pinsComponent(), h.milestoneComponent()}
+	h.rosterFile = roster.NewReader(h.paths.Roster())
+	h.machines = newMachines(log, env.Name, h.paths.Kubeconfig(machineIdentity))
+	components := []supervise.Component{
+		memoryComponent(), h.statusComponent(), h.siteComponent(), h.pinsComponent(), h.milestoneComponent(), h.identityComponent(), h.enrolmentComponent(),
+	}
 	components = append(components, h.reconciler.Components()...)
 	h.outer, err = supervise.New(log, components...)
 	return h, err
@@ -116,8 +133,8 @@ func (h *hall) milestoneComponent() supervise.Component {
 		ready()
 		for {
 			changed := h.statusChanged(ctx)
-			if len(h.status().Milestones) == milestoneCount {
-				<-ctx.Done() // all are known; nothing is left to watch for
+			if _, last := h.status().Milestones[workloadsReady]; last {
+				<-ctx.Done() // all that this machine has are known; nothing is left to watch for
 				return nil
 			}
 			select {

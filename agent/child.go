@@ -110,16 +110,35 @@ func (c *child) adopt(ctx context.Context) (int, error) {
 // endSilent ends a child that runs but does not answer, so that there are
 // never two.
 func (c *child) endSilent() error {
-	data, err := os.ReadFile(boot.KubePIDFile)
-	if err != nil {
-		return nil //nolint:nilerr // no file, no child
-	}
-	var pid int
-	if _, err := fmt.Sscan(string(data), &pid); err != nil || !isKube(pid) {
-		return nil //nolint:nilerr // a stale file
+	pid := runningKube()
+	if pid == 0 {
+		return nil
 	}
 	c.log.Warn("bothy kube does not answer, replacing it", "pid", pid)
 	return terminate(pid)
+}
+
+// endKube ends the child of whatever agent started it, if there is one.
+func endKube(log *slog.Logger) error {
+	pid := runningKube()
+	if pid == 0 {
+		return nil
+	}
+	log.Info("ending bothy kube", "pid", pid)
+	return terminate(pid)
+}
+
+// runningKube is the process id of a child, 0 if there is none.
+func runningKube() int {
+	data, err := os.ReadFile(boot.KubePIDFile)
+	if err != nil {
+		return 0 // no file, no child
+	}
+	var pid int
+	if _, err := fmt.Sscan(string(data), &pid); err != nil || !isKube(pid) {
+		return 0 // a stale file
+	}
+	return pid
 }
 
 // isKube tells our child from a process that was given the same number later.
@@ -176,7 +195,7 @@ func (c *child) watch(ctx context.Context, pidfd int, ready func()) {
 		err := follow(ctx, kubeSocket, "/v1/status", func(st KubeStatus) bool {
 			lastAnswer = time.Now()
 			c.setStatus(&st)
-			if st.ready(kubeFilesComponent) {
+			if st.ready(c.config.filesComponent()) {
 				ready()
 			}
 			return true

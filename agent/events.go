@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/bothy-os/bothy/internal/supervise"
+	"github.com/bothy-os/bothy/reconciler"
 )
 
 // Event is something that happened on the node.
@@ -74,6 +75,7 @@ func (s *Status) Blockers() []string {
 		out = append(out, "no commit is accepted: "+g.Source.LastError)
 	case g.Accepted == nil:
 		out = append(out, "no commit is accepted yet")
+	case g.Phase == reconciler.PhaseFollowing:
 	case g.Applied == nil || g.Applied.Commit != g.Accepted.Commit:
 		out = append(out, fmt.Sprintf("commit %s is not applied yet", g.Accepted.Commit))
 	case g.Objects.Ready < g.Objects.Total:

@@ -13,7 +13,9 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/bothy-os/bothy/api/v1alpha1"
 	"github.com/bothy-os/bothy/bootstrap"
+	"github.com/bothy-os/bothy/bootstrap/apiproxy"
 	"github.com/bothy-os/bothy/bootstrap/paths"
 	"github.com/bothy-os/bothy/images"
 	"github.com/bothy-os/bothy/images/layer"
@@ -25,10 +27,6 @@ import (
 	"github.com/bothy-os/bothy/node/volumes"
 	"github.com/bothy-os/bothy/os/boot"
 )
-
-// kubeFilesComponent is the component of the child that writes certificates
-// and kubeconfigs; when it is ready, clients can be made.
-const kubeFilesComponent = bootstrap.ComponentPKI
 
 // metricsServing is the certificate of the metrics API.
 const metricsServing = "metrics-serving"
@@ -62,40 +60,85 @@ func runKube(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("read the settings from standard input, where the agent puts them: %w", err)
 	}
-	n, err := node.New(nodeConfig(config, log))
+	k, err := newKube(config, log)
 	if err != nil {
 		return err
 	}
-	bc := bootstrapConfig(config, log)
-	bc.SystemObjects = slices.Concat(bc.SystemObjects, []byte("\n---\n"), n.SystemObjects())
-	cp, err := bootstrap.New(bc)
-	if err != nil {
-		return err
+	return k.sup.Run(ctx)
+}
+
+// kubeProcess is this process at work.
+type kubeProcess struct {
+	config *KubeConfig
+	node   *node.Node
+	// controlPlane is nil on a worker.
+	controlPlane *bootstrap.ControlPlane
+	guard        imageGuard
+	images       *images.Images
+	sup          *supervise.Supervisor
+}
+
+func newKube(config *KubeConfig, log *slog.Logger) (*kubeProcess, error) {
+	k := &kubeProcess{config: config, guard: newImageGuard(config, log)}
+	nc := nodeConfig(config, log)
+	nc.ContainerdPlugins = k.guard.guard.Plugins
+	var err error
+	if k.node, err = node.New(nc); err != nil {
+		return nil, err
 	}
 	images.GuardLayers(layer.Limits{})
 	im := images.New(images.Config{
-		Socket: n.ContainerdSocket(), Layouts: config.ImageLayouts, First: node.SandboxImage, Store: nodeImages(),
-		After: []string{node.Containerd}, Log: log.With("wing", "images"),
+		Socket: k.node.ContainerdSocket(), Layouts: config.ImageLayouts, First: node.SandboxImage, Store: nodeImages(),
+		Judge: k.guard.judgeImport, After: []string{node.Containerd}, Log: log.With("wing", "images"),
 	})
-	var sup *supervise.Supervisor
-	status := func() KubeStatus {
-		return KubeStatus{PID: os.Getpid(), Hash: config.Hash(), Components: sup.Status(), ControlPlane: cp.Status(), Kubelet: n.Status(), Images: im.Status()}
+	k.images = im
+	components := []supervise.Component{k.statusComponent(), memoryComponent()}
+	if config.worker() {
+		components = append(components, apiproxy.New(apiProxyAddress(config.Cluster), config.APIServers, log).Component())
+	} else {
+		bc := bootstrapConfig(config, log)
+		bc.PodImages = k.guard.guard.Admit
+		bc.SystemObjects = slices.Concat(bc.SystemObjects, []byte("\n---\n"), k.node.SystemObjects())
+		if k.controlPlane, err = bootstrap.New(bc); err != nil {
+			return nil, err
+		}
+		components = append(components, k.controlPlane.Components()...)
 	}
-	components := []supervise.Component{{Name: "kube-status", Run: func(ctx context.Context, ready func()) error {
+	components = slices.Concat(components, k.node.Components(), im.Components())
+	k.sup, err = supervise.New(log, components...)
+	return k, err
+}
+
+// apiProxyAddress is the API server's address for everything on a worker.
+func apiProxyAddress(cluster *v1alpha1.Cluster) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(cluster.Spec.ControlPlane.Port))
+}
+
+// statusComponent answers the agent.
+func (k *kubeProcess) statusComponent() supervise.Component {
+	return supervise.Component{Name: "kube-status", Run: func(ctx context.Context, ready func()) error {
 		mux := http.NewServeMux()
 		mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
-			changed := func() <-chan struct{} { return firstOf(r.Context(), []<-chan struct{}{sup.Changed(), im.Changed()}) }
-			statusHandler(status, changed)(w, r)
+			changed := func() <-chan struct{} {
+				return firstOf(r.Context(), []<-chan struct{}{k.sup.Changed(), k.guard.gate.Changed(), k.images.Changed()})
+			}
+			statusHandler(k.status, changed)(w, r)
 		})
+		mux.HandleFunc("GET /v1/images/policy", k.guard.servePolicy)
+		mux.HandleFunc("GET /v1/images/verdict", k.guard.serveVerdict)
 		mux.HandleFunc("GET /v1/profile/{kind}", profileHandler)
 		return serveSocket(ctx, kubeSocket, mux, ready)
-	}}}
-	components = append(components, memoryComponent())
-	components = slices.Concat(components, cp.Components(), n.Components(), im.Components())
-	if sup, err = supervise.New(log, components...); err != nil {
-		return err
+	}}
+}
+
+func (k *kubeProcess) status() KubeStatus {
+	policy := k.guard.gate.Status()
+	st := KubeStatus{PID: os.Getpid(), Hash: k.config.Hash(), Components: k.sup.Status(), Kubelet: k.node.Status(), Images: &policy, Imports: k.images.Status()}
+	if k.controlPlane != nil {
+		cp := k.controlPlane.Status()
+		st.ControlPlane = &cp
 	}
-	return sup.Run(ctx)
+	return st
 }
 
 func bootstrapConfig(c *KubeConfig, log *slog.Logger) bootstrap.Config {
@@ -121,7 +164,7 @@ func nodeConfig(c *KubeConfig, log *slog.Logger) node.Config {
 	address, _ := netip.ParseAddr(c.NodeIP)                       // checked by node.New
 	dns, _ := netip.ParseAddr(c.Cluster.Spec.Network.DNS.Address) // checked when the Cluster was decoded
 	p := paths.Paths{StateDir: boot.StateDir, RunDir: boot.RunDir}
-	return node.Config{
+	n := node.Config{
 		StateDir: boot.StateDir, RunDir: boot.RunDir, BinDir: c.BinDir,
 		NodeName: c.NodeName, NodeIP: address, SecondIP: c.secondIP(), CgroupRoot: c.CgroupRoot,
 		Cluster: c.Cluster, Machine: c.Machine,
@@ -134,4 +177,10 @@ func nodeConfig(c *KubeConfig, log *slog.Logger) node.Config {
 		After:             node.After{Certificates: bootstrap.ComponentPKI, API: bootstrap.ComponentAPIServer, Objects: bootstrap.ComponentSystemObjects},
 		Log:               log.With("wing", "node"),
 	}
+	if c.worker() {
+		// The control plane serves metrics, and keeps Node objects.
+		n.Metrics, n.MachineKubeconfig, n.VolumesKubeconfig = node.Identity{}, "", ""
+		n.After = node.After{Certificates: apiproxy.ComponentName}
+	}
+	return n
 }

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 
 	"github.com/bothy-os/bothy/api/v1alpha1"
+	"github.com/bothy-os/bothy/bootstrap"
+	"github.com/bothy-os/bothy/bootstrap/apiproxy"
 	"github.com/bothy-os/bothy/internal/version"
 	"github.com/bothy-os/bothy/os/boot"
 )
@@ -25,6 +27,8 @@ type KubeConfig struct {
 	ImageLayouts []string          `json:"imageLayouts,omitempty"`
 	Cluster      *v1alpha1.Cluster `json:"cluster"`
 	Machine      *v1alpha1.Machine `json:"machine"`
+	// APIServers are where a worker finds the control plane; empty on others.
+	APIServers []netip.AddrPort `json:"apiServers,omitempty"`
 	// SystemObjects are manifests of the wings that live in the agent.
 	SystemObjects []byte `json:"systemObjects,omitempty"`
 	// Version keeps a child of another build from being adopted.
@@ -38,10 +42,29 @@ func newKubeConfig(env *boot.Environment, nodeIPs []netip.Addr, site *site, syst
 		Cluster: site.cluster, Machine: site.machine, SystemObjects: systemObjects,
 		Version: version.Version + "+" + version.Commit,
 	}
+	for _, cp := range site.controlPlanes() {
+		for _, a := range cp.Addresses {
+			c.APIServers = append(c.APIServers, netip.AddrPortFrom(a, uint16(site.cluster.Spec.ControlPlane.Port)))
+		}
+	}
+	if c.worker() {
+		c.SystemObjects = nil // the control plane has them
+	}
 	if len(nodeIPs) > 1 {
 		c.SecondIP = nodeIPs[1].String()
 	}
 	return c
+}
+
+func (c *KubeConfig) worker() bool { return c.Machine.IsWorker() }
+
+// filesComponent is the component of the child that has certificates and kubeconfigs ready when it is; on a worker
+// they are there before.
+func (c *KubeConfig) filesComponent() string {
+	if c.worker() {
+		return apiproxy.ComponentName
+	}
+	return bootstrap.ComponentPKI
 }
 
 // Hash identifies the value.

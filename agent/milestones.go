@@ -29,8 +29,8 @@ func loadMilestones(env *boot.Environment) *milestones {
 	return m
 }
 
-// milestoneCount is how many there are; see Status.Milestones.
-const milestoneCount = 4
+// workloadsReady is the last that a machine reaches; see Status.Milestones.
+const workloadsReady = "workloadsReady"
 
 // note records what st shows for the first time.
 func (m *milestones) note(st Status) {
@@ -56,7 +56,7 @@ func (m *milestones) note(st Status) {
 		reach("commitApplied", now)
 	}
 	if st.Serving() {
-		reach("workloadsReady", now)
+		reach(workloadsReady, now)
 	}
 	if news {
 		_ = durable.WriteJSON(milestonesFile, m.reached, 0o600) // only figures; the next agent would note them later

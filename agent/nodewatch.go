@@ -41,12 +41,15 @@ type nodeWatch struct {
 	// podsKnown says that pods was complete once.
 	podsKnown bool
 	changed   chan struct{}
+	// registered is closed when this node has a Node object with its pod ranges.
+	registered     chan struct{}
+	registeredOnce sync.Once
 }
 
 func newNodeWatch(log *slog.Logger, env *boot.Environment, kubeconfig string) *nodeWatch {
 	return &nodeWatch{
 		log: log, name: env.Name, started: time.Unix(0, env.StartedAt), kubeconfig: kubeconfig, reason: "not registered yet",
-		ports: map[string]int32{}, pods: map[string]podHealth{}, changed: make(chan struct{}),
+		ports: map[string]int32{}, pods: map[string]podHealth{}, changed: make(chan struct{}), registered: make(chan struct{}),
 	}
 }
 
@@ -98,6 +101,9 @@ func (n *nodeWatch) eachNode(ctx context.Context, nodes typedcore.NodeInterface,
 		node, ok := e.Object.(*corev1.Node)
 		if !ok {
 			return fmt.Errorf("the watch ended: %v", e.Object)
+		}
+		if len(node.Spec.PodCIDRs) > 0 {
+			n.registeredOnce.Do(func() { close(n.registered) })
 		}
 		ready, reason := readiness(node, e.Type)
 		n.set(func() { n.ready, n.reason, n.address = ready, reason, internalIP(node) })

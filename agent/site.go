@@ -14,6 +14,8 @@ import (
 
 	"github.com/bothy-os/bothy/api/v1alpha1"
 	"github.com/bothy-os/bothy/bootstrap/flags"
+	"github.com/bothy-os/bothy/bootstrap/join"
+	"github.com/bothy-os/bothy/bootstrap/roster"
 	"github.com/bothy-os/bothy/internal/supervise"
 	"github.com/bothy-os/bothy/netdata"
 	"github.com/bothy-os/bothy/os/boot"
@@ -34,7 +36,15 @@ const (
 // site is what a commit says about this node.
 type site struct {
 	cluster *v1alpha1.Cluster
+	// machine is without who it is: what runs here does not depend on that.
 	machine *v1alpha1.Machine
+	// identity is what the commit says of this machine's.
+	identity string
+	// listed says that the commit has a Machine for this node.
+	listed bool
+	// members are the machines that the commit enrols, workers are the Machines of those without control plane.
+	members roster.Roster
+	workers []*v1alpha1.Machine
 	// telemetry is taken out of cluster: it changes while everything runs.
 	telemetry v1alpha1.TelemetrySpec
 }
@@ -52,12 +62,18 @@ func decodeSite(snap *reconciler.Snapshot, sitePath, machine string) (*site, err
 			s.cluster = c
 		}
 	}
-	for _, f := range snap.Machines {
-		m, err := v1alpha1.DecodeMachine(f.Path, f.Data)
-		if err != nil {
-			errs = append(errs, err)
-		} else if m.Metadata.Name == machine {
-			s.machine = m
+	machines, err := decodeMachines(snap)
+	errs = append(errs, err)
+	s.members = roster.New(machines)
+	for _, m := range machines {
+		if m.IsWorker() {
+			s.workers = append(s.workers, m)
+		}
+		if m.Metadata.Name == machine {
+			s.identity, s.listed = m.Spec.Identity, true
+			plain := *m
+			plain.Spec.Identity, plain.Spec.Addresses = "", nil
+			s.machine = &plain
 		}
 	}
 	// What the agent itself follows must not restart what the rest is for.
@@ -67,13 +83,31 @@ func decodeSite(snap *reconciler.Snapshot, sitePath, machine string) (*site, err
 	return s, errors.Join(errs...)
 }
 
+func decodeMachines(snap *reconciler.Snapshot) ([]*v1alpha1.Machine, error) {
+	files := make([]v1alpha1.MachineFile, 0, len(snap.Machines))
+	for _, f := range snap.Machines {
+		files = append(files, v1alpha1.MachineFile{Path: f.Path, Data: f.Data})
+	}
+	return v1alpha1.DecodeMachines(files)
+}
+
+// equal compares what the node's parts are made from. A worker also depends on where the control planes are; a control
+// plane does not depend on its workers.
 func (s *site) equal(other *site) bool {
 	if other == nil {
 		return false
 	}
-	a, errA := json.Marshal([]any{s.cluster, s.machine})
-	b, errB := json.Marshal([]any{other.cluster, other.machine})
+	a, errA := json.Marshal([]any{s.cluster, s.machine, s.controlPlanes()})
+	b, errB := json.Marshal([]any{other.cluster, other.machine, other.controlPlanes()})
 	return errA == nil && errB == nil && bytes.Equal(a, b)
+}
+
+// controlPlanes are those that a worker asks; nil on a control plane.
+func (s *site) controlPlanes() []roster.Member {
+	if !s.machine.IsWorker() {
+		return nil
+	}
+	return s.members.ControlPlanes()
 }
 
 // validate refuses a commit whose machine half cannot work, before it is
@@ -83,13 +117,17 @@ func (h *hall) validate(_ context.Context, snap *reconciler.Snapshot) error {
 	if err != nil {
 		return err
 	}
-	if err := flags.Validate(next.cluster); err != nil {
+	if err := errors.Join(flags.Validate(next.cluster), checkImagePolicy(snap.Files, h.env.ImageLayouts)); err != nil {
 		return err
 	}
-	if now := h.currentSite(); now != nil {
-		return keepsNetwork(now.cluster, next.cluster)
+	now := h.currentSite()
+	if now == nil {
+		return nil
 	}
-	return nil
+	if err := h.keepsControlPlane(now, next); err != nil {
+		return err
+	}
+	return keepsNetwork(now.cluster, next.cluster)
 }
 
 // keepsNetwork refuses to renumber a cluster, which Kubernetes cannot do.
@@ -120,54 +158,66 @@ func keepsNetwork(now, next *v1alpha1.Cluster) error {
 // runningSite is the part of the node that was built from a site.
 type runningSite struct {
 	*site
-	child      *child
-	netdata    *netdata.Network
+	child   *child
+	netdata *netdata.Network
+	// keeper is nil on a control plane.
+	keeper     *join.Keeper
 	supervisor *supervise.Supervisor
 }
 
 func (h *hall) newRunningSite(s *site) (*runningSite, error) {
-	net := s.cluster.Spec.Network
-	dns, err := parseAddresses(net.DNSAddresses())
-	if err != nil {
-		return nil, fmt.Errorf("spec.network.dns.address: %w", err)
-	}
-	services, err := parsePrefixes(net.ServiceCIDRs)
-	if err != nil {
-		return nil, err
-	}
-	pods, err := parsePrefixes(net.PodCIDRs)
-	if err != nil {
-		return nil, err
-	}
-	direct, err := parsePrefixes(net.NonMasqueradeCIDRs)
-	if err != nil {
-		return nil, err
-	}
-	nodeIPs, err := nodeAddresses(h.env, pods)
+	network, err := h.networkConfig(s)
 	if err != nil {
 		return nil, err
 	}
 	r := &runningSite{site: s}
-	r.netdata, err = netdata.New(netdata.Config{
-		StateDir: boot.StateDir, RunDir: boot.RunDir, BPFDir: boot.BPFDir, CNIConfDir: boot.RunDir + "/cni/net.d",
-		NodeName: h.env.Name, NodeIPs: nodeIPs, Uplink: h.env.Uplink, HostCgroup: h.env.Cgroup2Dir,
-		PodCIDRs: firstNodeRanges(pods), ServiceCIDRs: services, NodePortRange: portRange(net.NodePortRange),
-		ClusterPodCIDRs: pods, NonMasqueradeCIDRs: direct, SpliceNamespaces: net.SpliceNamespaces, Pools: net.LoadBalancer.Pools,
-		ClusterDNS: dns, ClusterDomain: net.DNS.Domain, Upstreams: upstreams(net.DNS.Upstreams, h.env.ResolvConf),
-		Kubeconfig: h.paths.Kubeconfig(netdataIdentity), DNSKubeconfig: h.paths.Kubeconfig(dnsIdentity),
-		Log: h.log.With("wing", "netdata"),
-	})
-	if err != nil {
+	if r.netdata, err = netdata.New(network); err != nil {
 		return nil, err
 	}
-	r.child = newChild(h.log, h.env, h.standby, newKubeConfig(h.env, nodeIPs, s, slices.Concat(rbac, []byte("\n---\n"), r.netdata.SystemObjects())))
-	components := []supervise.Component{
-		r.child.component(),
-		h.node.component(kubeComponent),
+	r.child = newChild(h.log, h.env, h.standby, newKubeConfig(h.env, network.NodeIPs, s, slices.Concat(rbac, []byte("\n---\n"), r.netdata.SystemObjects())))
+	components := []supervise.Component{r.child.component(), h.node.component(kubeComponent)}
+	if s.machine.IsWorker() {
+		if r.keeper, err = h.newKeeper(s, network.NodeIPs); err != nil {
+			return nil, err
+		}
+		components[0].After = []string{joinComponent}
+		components = append(components, supervise.Component{Name: joinComponent, Run: r.keeper.Run})
 	}
 	components = append(components, r.netdata.Components()...)
 	r.supervisor, err = supervise.New(h.log, components...)
 	return r, err
+}
+
+// networkConfig is what the network of this node follows from.
+func (h *hall) networkConfig(s *site) (netdata.Config, error) {
+	net := s.cluster.Spec.Network
+	dns, err := parseAddresses(net.DNSAddresses())
+	if err != nil {
+		return netdata.Config{}, fmt.Errorf("spec.network.dns.address: %w", err)
+	}
+	services, err := parsePrefixes(net.ServiceCIDRs)
+	if err != nil {
+		return netdata.Config{}, err
+	}
+	pods, err := parsePrefixes(net.PodCIDRs)
+	if err != nil {
+		return netdata.Config{}, err
+	}
+	direct, err := parsePrefixes(net.NonMasqueradeCIDRs)
+	if err != nil {
+		return netdata.Config{}, err
+	}
+	nodeIPs, err := nodeAddresses(h.env, pods)
+	return netdata.Config{
+		StateDir: boot.StateDir, RunDir: boot.RunDir, BPFDir: boot.BPFDir, CNIConfDir: boot.RunDir + "/cni/net.d",
+		NodeName: h.env.Name, NodeIPs: nodeIPs, Uplink: h.env.Uplink, HostCgroup: h.env.Cgroup2Dir,
+		PodCIDRs: ownRanges(s.machine, pods), ServiceCIDRs: services, NodePortRange: portRange(net.NodePortRange),
+		ClusterPodCIDRs: pods, NonMasqueradeCIDRs: direct, SpliceNamespaces: net.SpliceNamespaces, Pools: net.LoadBalancer.Pools,
+		ClusterDNS: dns, ClusterDomain: net.DNS.Domain, Upstreams: upstreams(net.DNS.Upstreams, h.env.ResolvConf),
+		Reader:     s.machine.IsWorker(),
+		Kubeconfig: h.paths.Kubeconfig(netdataIdentity), DNSKubeconfig: h.paths.Kubeconfig(dnsIdentity),
+		Log: h.log.With("wing", "netdata"),
+	}, err
 }
 
 // siteComponent keeps what runs in step with the accepted commit.
@@ -183,10 +233,22 @@ func (h *hall) siteComponent() supervise.Component {
 				if err != nil {
 					return fmt.Errorf("commit %s was accepted, but this version of bothy cannot read it: %w", snap.Commit, err)
 				}
+				if err := enforceImagePolicy(ctx, snap); err != nil {
+					return err
+				}
 				if err := h.tracing.Switch(ctx, next.telemetry.Tracing); err != nil {
 					h.log.Warn("tracing", "err", err)
 				}
-				if !next.equal(h.currentSite()) {
+				if err := h.enrol(next); err != nil {
+					return err
+				}
+				if reason := h.objection(next); reason != nil {
+					stop()
+					stop = func() {}
+					h.hold(reason, next)
+					ready()
+				} else if !next.equal(h.currentSite()) {
+					h.letGo()
 					stop()
 					if stop, err = h.startSite(ctx, next, failed); err != nil {
 						return err
@@ -306,6 +368,15 @@ func firstNodeRanges(pods []netip.Prefix) []netip.Prefix {
 		out = append(out, netip.PrefixFrom(p.Addr(), max(p.Bits(), bits)))
 	}
 	return out
+}
+
+// ownRanges are the pod ranges of this node, as far as they are known beforehand: those of other nodes than the first are
+// in their Node objects.
+func ownRanges(m *v1alpha1.Machine, pods []netip.Prefix) []netip.Prefix {
+	if m.IsWorker() {
+		return nil
+	}
+	return firstNodeRanges(pods)
 }
 
 // upstreams are the resolvers for names outside the cluster.

@@ -5,6 +5,7 @@ import (
 
 	"github.com/bothy-os/bothy/bootstrap"
 	"github.com/bothy-os/bothy/images"
+	"github.com/bothy-os/bothy/images/gate"
 	"github.com/bothy-os/bothy/internal/supervise"
 	"github.com/bothy-os/bothy/internal/version"
 	"github.com/bothy-os/bothy/netdata"
@@ -23,8 +24,12 @@ type Status struct {
 	ControlPlane *bootstrap.Status `json:"controlPlane,omitempty"`
 	Kubelet      *node.Status      `json:"kubelet,omitempty"`
 	Network      *netdata.Status   `json:"network,omitempty"`
-	// Images is what the node did about images; nil like the two before.
-	Images *images.Status `json:"images,omitempty"`
+	// Images is the image policy and what it has decided.
+	Images *gate.Status `json:"images,omitempty"`
+	// Imports is what the node did about the images that it carries.
+	Imports *images.Status `json:"imports,omitempty"`
+	// Machines are the workers that the site enrols, as a control plane sees them.
+	Machines []MachineStatus `json:"machines,omitempty"`
 	// Pods counts this node's pods that have not ended.
 	Pods PodCounts `json:"pods"`
 	// URLs are where NodePort Services answer.
@@ -46,10 +51,16 @@ type PodCounts struct {
 
 // NodeStatus is the machine itself.
 type NodeStatus struct {
-	Name    string       `json:"name"`
-	IP      string       `json:"ip"`
-	Ready   bool         `json:"ready"`
-	Reason  string       `json:"reason,omitempty"`
+	Name string `json:"name"`
+	IP   string `json:"ip"`
+	// Role is empty until a commit says it.
+	Role string `json:"role,omitempty"`
+	// Identity is the fingerprint of the machine's key.
+	Identity string `json:"identity,omitempty"`
+	Ready    bool   `json:"ready"`
+	Reason   string `json:"reason,omitempty"`
+	// Held says that the commit does not let the machine take part, which Reason explains.
+	Held    bool         `json:"held,omitempty"`
 	BootID  string       `json:"bootID"`
 	Started time.Time    `json:"started"`
 	Version version.Info `json:"version"`
@@ -71,12 +82,14 @@ type ComponentStatus struct {
 
 // KubeStatus is what `bothy kube` says about itself.
 type KubeStatus struct {
-	PID          int                `json:"pid"`
-	Hash         string             `json:"hash"`
-	Components   []supervise.Status `json:"components"`
-	ControlPlane bootstrap.Status   `json:"controlPlane"`
-	Kubelet      node.Status        `json:"kubelet"`
-	Images       images.Status      `json:"images"`
+	PID        int                `json:"pid"`
+	Hash       string             `json:"hash"`
+	Components []supervise.Status `json:"components"`
+	// ControlPlane is nil on a worker.
+	ControlPlane *bootstrap.Status `json:"controlPlane,omitempty"`
+	Kubelet      node.Status       `json:"kubelet"`
+	Images       *gate.Status      `json:"images,omitempty"`
+	Imports      images.Status     `json:"imports"`
 }
 
 func (s *KubeStatus) ready(component string) bool {

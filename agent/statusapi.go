@@ -34,6 +34,7 @@ func (h *hall) statusComponent() supervise.Component {
 		mux.HandleFunc("GET /v1/history", h.serveHistory)
 		mux.HandleFunc("POST /v1/diff", h.servePreview)
 		mux.HandleFunc("GET /v1/profile/{kind}", h.serveProfile)
+		mux.HandleFunc("GET /v1/images/verdict", h.serveImageVerdict)
 		h.networkRoutes(mux)
 		mux.Handle("GET /metrics", h.metricsHandler())
 		return serveSocket(ctx, boot.AgentSocket, mux, ready)
@@ -60,7 +61,9 @@ func (h *hall) metricsHandler() http.Handler {
 		}
 		return n.Metrics().Gather()
 	})
-	all := prometheus.Gatherers{prometheus.DefaultGatherer, h.reconciler.Metrics(), network}
+	images := prometheus.NewRegistry()
+	images.MustRegister(imageMetrics{status: h.imageStatus})
+	all := prometheus.Gatherers{prometheus.DefaultGatherer, h.reconciler.Metrics(), network, images}
 	return promhttp.HandlerFor(all, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
 }
 
@@ -77,6 +80,10 @@ func (h *hall) serveHistory(w http.ResponseWriter, r *http.Request) {
 // serveKubeconfig sends the administrator's kubeconfig with the files it
 // refers to put inside.
 func (h *hall) serveKubeconfig(w http.ResponseWriter, _ *http.Request) {
+	if h.follows() {
+		http.Error(w, "this machine is no control plane: ask that one for a kubeconfig", http.StatusConflict)
+		return
+	}
 	config, err := clientcmd.LoadFromFile(h.paths.AdminKubeconfig())
 	if err == nil {
 		err = clientcmdapi.FlattenConfig(config)
@@ -125,12 +132,19 @@ func (h *hall) gather() Status {
 		},
 		Processes: []ProcessStatus{{Name: "agent", PID: os.Getpid()}},
 	}
+	h.describeMachine(&st)
 	for _, c := range h.outer.Status() {
+		if h.follows() && appliers[c.Name] {
+			continue // another machine does this
+		}
 		st.Components = append(st.Components, ComponentStatus{Process: "agent", Status: c})
 	}
 	st.Node.Reason = "waiting for an accepted commit"
 	running, _ := h.running()
 	if running == nil {
+		if held := h.heldBack(); held != nil {
+			st.Node.Reason, st.Node.Held = held.Error(), true
+		}
 		return st
 	}
 	for _, c := range running.supervisor.Status() {
@@ -141,13 +155,17 @@ func (h *hall) gather() Status {
 	kube, _ := running.child.Status()
 	if kube == nil {
 		st.Node.Reason = "bothy kube is not running"
+		if running.keeper != nil && running.keeper.Problem() != nil {
+			st.Node.Reason = running.keeper.Problem().Error()
+		}
 		return st
 	}
 	st.Processes = append(st.Processes, ProcessStatus{Name: "kube", PID: kube.PID})
 	for _, c := range kube.Components {
 		st.Components = append(st.Components, ComponentStatus{Process: "kube", Status: c})
 	}
-	st.ControlPlane, st.Kubelet, st.Images = &kube.ControlPlane, &kube.Kubelet, &kube.Images
+	st.ControlPlane, st.Kubelet, st.Images = kube.ControlPlane, &kube.Kubelet, kube.Images
+	st.Imports = &kube.Imports
 	st.Node.Ready, st.Node.Reason, st.URLs = h.node.get()
 	st.Pods = h.node.podCounts()
 	return st

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	genericapiserver "k8s.io/apiserver/pkg/server"
 	encryptioncontroller "k8s.io/apiserver/pkg/server/options/encryptionconfig/controller"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -81,6 +82,10 @@ func (cp *ControlPlane) buildAPIServer(ctx context.Context) (*aggregatorapiserve
 	}
 	generic := config.KubeAPIs.ControlPlane.Generic
 	generic.DisabledPostStartHooks.Insert(replacedHooks...)
+	// Requests are authorised by the outermost server; the others ask for single questions.
+	for _, c := range []*genericapiserver.Config{&config.Aggregator.GenericConfig.Config, &config.ApiExtensions.GenericConfig.Config, generic} {
+		c.Authorization.Authorizer = cp.enrolledOnly(c.Authorization.Authorizer)
+	}
 
 	completedConfig, err := config.Complete()
 	if err != nil {
@@ -114,20 +119,4 @@ func poll(ctx context.Context, every time.Duration, done func() bool) error {
 		}
 	}
 	return ctx.Err()
-}
-
-// retryFor tries until it works, and returns the last error when the time is
-// up.
-func retryFor(ctx context.Context, limit time.Duration, try func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	var last error
-	err := poll(ctx, 50*time.Millisecond, func() bool {
-		last = try(ctx)
-		return last == nil
-	})
-	if last != nil {
-		return last
-	}
-	return err
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/bothy-os/bothy/images/layout"
+	"github.com/bothy-os/bothy/images/signatures"
 	"github.com/bothy-os/bothy/images/store"
 	"github.com/bothy-os/bothy/internal/supervise"
 )
@@ -37,6 +39,10 @@ type Config struct {
 	Store *store.Store
 	// Mirror gives other nodes what this one has; nil for a node that is alone.
 	Mirror *Mirror
+	// Judge, if set, is asked about each image before a byte of it is copied; its
+	// error keeps the image out. Digests are those of the entry in the layout and
+	// of the manifest for this machine.
+	Judge func(name string, digests []string) error
 	// After names the components that must be ready before, usually containerd.
 	After []string
 	// Log receives one line per imported image and per failure.
@@ -221,8 +227,8 @@ func (im *Images) importLayout(ctx context.Context, target *target, dir string, 
 func (im *Images) importAll(ctx context.Context, target *target, l *layout.Layout, skip map[string]bool, st *Status) error {
 	var errs []error
 	for _, img := range l.First(im.cfg.First) {
-		if skip[img.Name] {
-			continue
+		if skip[img.Name] || signatures.IsSignature(img.Name) {
+			continue // another has the name, or it lies beside the images and is none
 		}
 		if err := im.importImage(ctx, target, l, img, st); err != nil {
 			st.Failed[img.Name] = err.Error()
@@ -241,6 +247,9 @@ func (im *Images) importImage(ctx context.Context, target *target, l *layout.Lay
 		st.Present++
 		return nil
 	}
+	if err := im.judge(l, img); err != nil {
+		return err
+	}
 	started := time.Now()
 	if err := target.put(ctx, l, img); err != nil {
 		return err
@@ -248,4 +257,20 @@ func (im *Images) importImage(ctx context.Context, target *target, l *layout.Lay
 	st.Imported++
 	im.cfg.Log.Info("image imported", "image", img.Name, "digest", img.Descriptor.Digest.String(), "took", time.Since(started).Round(time.Millisecond))
 	return nil
+}
+
+// judge asks whether an image may come in.
+func (im *Images) judge(l *layout.Layout, img layout.Image) error {
+	if im.cfg.Judge == nil {
+		return nil
+	}
+	manifest, _, err := l.Manifest(img.Descriptor, runtime.GOOS, runtime.GOARCH)
+	if err != nil {
+		return err
+	}
+	digests := []string{img.Descriptor.Digest.String()}
+	if manifest.Digest != img.Descriptor.Digest {
+		digests = append(digests, manifest.Digest.String())
+	}
+	return im.cfg.Judge(img.Name, digests)
 }

@@ -31,10 +31,6 @@ func (n *Network) balancers(
 	if err != nil {
 		return nil, err
 	}
-	allocate, err := pool.NewController(client, factory, n.cfg.Pools, n.cfg.NodeName, n.log)
-	if err != nil {
-		return nil, err
-	}
 	endpointSlices := factory.Discovery().V1().EndpointSlices().Informer()
 	announcer, err := announce.New(announce.Config{
 		Node: n.cfg.NodeName, InPool: known.Holds, Uplink: n.announceUplink, Log: n.log,
@@ -46,6 +42,13 @@ func (n *Network) balancers(
 		return nil, err
 	}
 	n.announcer.Store(announcer)
+	if n.cfg.Reader {
+		return []func(context.Context) error{announcer.Run}, nil
+	}
+	allocate, err := pool.NewController(client, factory, n.cfg.Pools, n.cfg.NodeName, n.log)
+	if err != nil {
+		return nil, err
+	}
 	return []func(context.Context) error{allocate.Run, announcer.Run}, nil
 }
 

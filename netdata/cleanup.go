@@ -15,7 +15,7 @@ import (
 )
 
 // Cleanup removes everything the wing made in this network namespace and in
-// RunDir and BPFDir, for `bothy down` on a host whose namespaces are not thrown away. The agent
+// RunDir and BPFDir, for a machine that leaves its cluster. The wing's components
 // must not run. Sysctls stay as they are, and so does StateDir.
 func Cleanup(cfg Config) error {
 	cfg, err := cfg.check()
@@ -37,6 +37,10 @@ func Cleanup(cfg Config) error {
 	}
 	return nil
 }
+
+// Forget removes what the wing remembers from one start of the node to the next: the pod ranges of a node that is none any
+// more are given to others.
+func Forget(cfg Config) error { return ignoreMissing(os.Remove(cfg.podRangeFile())) }
 
 func removePodDevs() error {
 	links, err := netlink.LinkList()

@@ -58,6 +58,9 @@ type Config struct {
 	Upstreams []netip.AddrPort
 	// NodePortRange is checked against the ports used for masquerading.
 	NodePortRange PortRange
+	// Reader says that this node may only read: others give Services of type LoadBalancer their
+	// addresses.
+	Reader bool
 	// Kubeconfig is of the identity "netdata", DNSKubeconfig of "dns". The files
 	// may appear later.
 	Kubeconfig    string

@@ -102,18 +102,14 @@ func TestNodesOnOneLink(t *testing.T) {
 	n.cfg.Uplink = "lan0"
 	twoNodes(t, n, mine, theirs, func(p *peer) { p.connect("lan0", "", mine...) }, nil, func(a, far pod, p *peer) {
 		for _, proto := range []string{"tcp4", "udp4", "tcp6", "udp6"} {
-			to, back := far.at(8080), a.at(8080)
+			to, from, back := far.at(8080), a.addr.String(), a.at(8080)
 			if strings.HasSuffix(proto, "6") {
-				to, back = far.at6(8080), a.at6(8080)
+				to, from, back = far.at6(8080), a.addr6.String(), a.at6(8080)
 			}
-			t.Run("pod to pod "+proto, func(t *testing.T) {
-				if server, _, err := ask(t, a.ns, proto, to); err != nil || server != "far" {
-					t.Errorf("answered by %q: %v", server, err)
-				}
-			})
+			t.Run("pod to pod "+proto, func(t *testing.T) { expect(t, a.ns, proto, to, "far", from) })
 			t.Run("and back "+proto, func(t *testing.T) {
-				if r := p.do(question{"ask", proto, back}); r.Server != "a" {
-					t.Errorf("answered by %s", r.Server)
+				if r := p.do(question{"ask", proto, back}); r.Server != "a" || netip.MustParseAddr(r.Client) != addrLike(far, proto) {
+					t.Errorf("answered by %s, which saw %s", r.Server, r.Client)
 				}
 			})
 		}

@@ -86,7 +86,7 @@ func (c *statusCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge(lastFetch, seconds(*s.Source.LastFetch))
 	}
 	gauge(commitRefused, boolean(s.Rejected != nil))
-	gauge(siteReady, boolean(s.Phase == PhaseReady))
+	gauge(siteReady, boolean(s.Phase == PhaseReady || s.Phase == PhaseFollowing))
 }
 
 func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }

@@ -35,6 +35,9 @@ type Config struct {
 	// error refuses the commit with rule "cluster configuration" and changes
 	// nothing. It may be nil.
 	Validate func(context.Context, *Snapshot) error
+	// Applies says whether this machine is the one that applies a commit; one that
+	// does not only follows it. It may be nil, which is yes.
+	Applies func(*Snapshot) bool
 	// Kubeconfig is the path of the file with which workloads are applied. It
 	// may appear later.
 	Kubeconfig string
@@ -276,6 +279,8 @@ func (s *Status) outcome() (bool, error) {
 		return true, errors.New(s.Source.LastError)
 	case s.Rejected != nil:
 		return true, s.Rejected
+	case s.Accepted != nil && s.Phase == PhaseFollowing:
+		return true, nil
 	case s.Accepted == nil || s.Applied == nil && s.Phase != PhaseDegraded:
 		return false, nil
 	case s.Applied != nil && s.Applied.Commit != s.Accepted.Commit && s.Phase != PhaseDegraded:

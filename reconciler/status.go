@@ -23,6 +23,8 @@ const (
 	PhaseWaitReady Phase = "waiting-for-health"
 	PhaseReady     Phase = "ready"
 	PhaseDegraded  Phase = "degraded"
+	// PhaseFollowing is that of a machine that leaves the applying to another.
+	PhaseFollowing Phase = "following"
 )
 
 // Status is what an operator wants to know. It can be encoded as JSON.

@@ -54,7 +54,12 @@ func (w *workloads) run(ctx context.Context, ready func()) error {
 	}()
 	for {
 		s, replaced := w.Accepted()
-		if s != nil {
+		switch {
+		case s == nil:
+		case w.cfg.Applies != nil && !w.cfg.Applies(s):
+			w.board.update(func(st *Status) { st.Phase, st.Message = PhaseFollowing, "" })
+			ready()
+		default:
 			until, cancel := untilClosed(ctx, replaced)
 			err := w.reconcile(until, s)
 			ended := until.Err() != nil

@@ -8,6 +8,7 @@ import (
 
 	"github.com/bothy-os/bothy/api/v1alpha1"
 	"github.com/bothy-os/bothy/bootstrap/flags"
+	"github.com/bothy-os/bothy/images/policy"
 	"github.com/bothy-os/bothy/reconciler/build"
 )
 
@@ -33,15 +34,25 @@ func settingsCheck(_ context.Context, files fs.FS, site string) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
+	all := make([]v1alpha1.MachineFile, 0, len(machines))
 	for _, name := range machines {
 		data, err := fs.ReadFile(files, name)
-		if err == nil {
-			_, err = v1alpha1.DecodeMachine(name, data)
+		if err != nil {
+			return err
 		}
-		errs = append(errs, err)
+		all = append(all, v1alpha1.MachineFile{Path: name, Data: data})
 	}
-	return errors.Join(errs...)
+	_, err = v1alpha1.DecodeMachines(all)
+	return errors.Join(err, policyCheck(files))
+}
+
+// policyCheck reads the image policy as the agent does.
+func policyCheck(files fs.FS) error {
+	found, err := policy.Read(files)
+	if err == nil && found != nil {
+		_, err = policy.Compile(found)
+	}
+	return err
 }
 
 // buildCheck builds the site's directory. What is encrypted cannot be opened

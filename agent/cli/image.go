@@ -13,10 +13,10 @@ import (
 func newImage(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "image",
-		Short:   "Build, carry and keep container images without a daemon or a registry",
+		Short:   "Build, carry, keep and verify container images without a daemon or a registry",
 		GroupID: "repo",
 	}
-	cmd.AddCommand(newImageBuild(o), newImageList(o), newImageImport(o), newImageCheck(o), newImageExport(o), newImagePrune(o))
+	cmd.AddCommand(newImageBuild(o), newImageList(o), newImageImport(o), newImageCheck(o), newImageExport(o), newImagePrune(o), newImageVerify(o))
 	return cmd
 }
 

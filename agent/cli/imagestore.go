@@ -79,16 +79,16 @@ func (o *options) awaitImages(ctx context.Context, all []store.Imported, timeout
 	var problem error
 	client := agent.NewClient(n.Path(boot.AgentSocket))
 	err = client.Follow(ctx, func(st *agent.Status) bool {
-		if st.Images == nil {
+		if st.Imports == nil {
 			return true
 		}
 		missing := 0
 		for name, digest := range wanted {
-			if st.Images.Has(name, digest) {
+			if st.Imports.Has(name, digest) {
 				continue
 			}
 			missing++
-			if text := st.Images.Failed[name]; text != "" {
+			if text := st.Imports.Failed[name]; text != "" {
 				problem = fmt.Errorf("image %s: %s", name, text)
 			}
 		}

@@ -20,6 +20,8 @@ type progress struct {
 	live    bool
 	started time.Time
 	drawn   int
+	// prefix tells lines of several nodes apart.
+	prefix string
 	// said remembers what was printed, by component or milestone.
 	said map[string]string
 }
@@ -34,7 +36,7 @@ func (p *progress) show(st *agent.Status) {
 		return
 	}
 	for _, line := range p.news(st) {
-		fmt.Fprintf(p.out, "%7.2fs  %s\n", time.Since(p.started).Seconds(), line)
+		fmt.Fprintf(p.out, "%7.2fs  %s%s\n", time.Since(p.started).Seconds(), p.prefix, line)
 	}
 }
 
@@ -76,6 +78,9 @@ func (p *progress) redraw(st *agent.Status) {
 		width = 80
 	}
 	var lines []string
+	if p.prefix != "" {
+		lines = append(lines, p.prefix)
+	}
 	for _, c := range st.Components {
 		lines = append(lines, p.componentLine(c))
 	}

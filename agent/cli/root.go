@@ -18,6 +18,7 @@ const defaultState = "/var/lib/bothy"
 // options are the flags that all commands share.
 type options struct {
 	state  string
+	node   string
 	output string
 }
 
@@ -73,12 +74,13 @@ repository says, after checking who signed it.
 		state = defaultState
 	}
 	root.PersistentFlags().StringVar(&o.state, "state", state, "state `directory` of the node (or BOTHY_STATE)")
+	root.PersistentFlags().StringVar(&o.node, "node", "", "`name` of one of several nodes on the state directory (default: the first)")
 	root.PersistentFlags().StringVarP(&o.output, "output", "o", "text", "output `format`: text or json")
 	root.PersistentPreRunE = func(*cobra.Command, []string) error {
 		if o.output != "text" && o.output != "json" {
 			return fmt.Errorf("-o %s is not known: use text or json", o.output)
 		}
-		return nil
+		return o.choose()
 	}
 	root.AddGroup(
 		&cobra.Group{ID: "node", Title: "Nodes:"},
@@ -86,7 +88,7 @@ repository says, after checking who signed it.
 		&cobra.Group{ID: "repo", Title: "Repositories and images:"},
 	)
 	root.AddCommand(
-		newUp(o), newDown(o),
+		newUp(o), newDown(o), newMachine(o),
 		newStatus(o), newHistory(o), newDiff(o), newEvents(o), newLogs(o), newFlows(o), newNet(o), newProfile(o), newReconcile(o), newKubeconfig(o),
 		newRepo(o), newVerify(o, settingsCheck, buildCheck), newTrust(o), newBundle(o), newImage(o), newOS(o),
 		newVersion(o), newMan(), newAgent(), newKube(),

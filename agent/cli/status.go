@@ -11,6 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/bothy-os/bothy/agent"
+	"github.com/bothy-os/bothy/images/gate"
+	"github.com/bothy-os/bothy/images/policy"
 	"github.com/bothy-os/bothy/internal/supervise"
 	"github.com/bothy-os/bothy/reconciler"
 	"github.com/bothy-os/bothy/reconciler/endpoint"
@@ -29,10 +31,18 @@ func newStatus(o *options) *cobra.Command {
 				return err
 			}
 			show := func(st *agent.Status) error {
-				if o.json() {
-					return printJSON(cmd.OutOrStdout(), st)
+				others, err := o.workers(cmd.Context())
+				if err != nil {
+					return err
 				}
-				return printStatus(cmd.OutOrStdout(), styleFor(os.Stdout), st)
+				if o.json() {
+					return printJSON(cmd.OutOrStdout(), allStatus{Status: st, Nodes: statuses(others)})
+				}
+				s := styleFor(os.Stdout)
+				if err := printStatus(cmd.OutOrStdout(), s, st); err != nil || len(others) == 0 {
+					return err
+				}
+				return printNodes(cmd.OutOrStdout(), s, st, others)
 			}
 			if !watch {
 				st, err := c.Status(cmd.Context())
@@ -53,12 +63,22 @@ func newStatus(o *options) *cobra.Command {
 	return cmd
 }
 
+// allStatus is what `bothy status -o json` prints.
+type allStatus struct {
+	*agent.Status
+	// Nodes are the further nodes on the state directory that can be asked.
+	Nodes []*agent.Status `json:"nodes,omitempty"`
+}
+
 func printStatus(w io.Writer, s style, st *agent.Status) error {
 	ready := s.good("Ready")
 	if !st.Node.Ready {
 		ready = s.bad("not Ready") + ": " + st.Node.Reason
 	}
 	fields(w, s, "node", fmt.Sprintf("%s at %s, %s, Kubernetes %s, started %s", st.Node.Name, st.Node.IP, ready, st.Node.Version.Kubernetes, ago(st.Node.Started)))
+	if st.Node.Identity != "" {
+		fields(w, s, "identity", st.Node.Identity)
+	}
 	printGit(w, s, st)
 	fields(w, s, "pods", fmt.Sprintf("%d of %d ready", st.Pods.Ready, st.Pods.Total))
 	if len(st.URLs) > 0 {
@@ -66,6 +86,9 @@ func printStatus(w io.Writer, s style, st *agent.Status) error {
 	}
 	if n := st.Network; n != nil {
 		fields(w, s, "network", networkLine(st))
+	}
+	if st.Images != nil {
+		fields(w, s, "images", imagesLine(s, st.Images))
 	}
 	fmt.Fprintln(w)
 	rows := [][]string{{"COMPONENT", "PROCESS", "STATE", "SINCE", "STARTED IN", "RESTARTS", "LAST ERROR"}}
@@ -111,6 +134,13 @@ func printGit(w io.Writer, s style, st *agent.Status) {
 	if g.Applied != nil {
 		fields(w, s, "applied", fmt.Sprintf("%s %s, in %s", short(g.Applied.Commit), ago(g.Applied.At), seconds(g.Applied.Took)))
 	}
+	if st.Node.Held {
+		return // the node's reason says it all
+	}
+	if g.Phase == reconciler.PhaseFollowing {
+		fields(w, s, "workloads", "applied by the control plane")
+		return
+	}
 	workloads := fmt.Sprintf("%s: %d of %d objects ready", g.Phase, g.Objects.Ready, g.Objects.Total)
 	if g.Suspended {
 		workloads = s.warn("suspended") + ": changes are neither applied nor undone; `flux resume kustomization flux-system` goes on"
@@ -128,6 +158,20 @@ func printGit(w io.Writer, s style, st *agent.Status) {
 		workloads += "\n" + s.warn(f.ID.String()) + ": " + f.Problem
 	}
 	fields(w, s, "workloads", workloads)
+	for _, m := range st.Machines {
+		fields(w, s, "worker", workerLine(s, m))
+	}
+}
+
+// workerLine is a worker as the control plane sees it.
+func workerLine(s style, m agent.MachineStatus) string {
+	switch {
+	case m.Ready:
+		return fmt.Sprintf("%s at %s, %s", m.Name, m.Address, s.good("Ready"))
+	case m.Joined:
+		return fmt.Sprintf("%s at %s, %s: %s", m.Name, m.Address, s.bad("not Ready"), m.Reason)
+	}
+	return fmt.Sprintf("%s, %s; its identity is %s", m.Name, s.warn("has not joined yet"), m.Identity)
 }
 
 // sourceLine is one of several places with the repository.
@@ -150,6 +194,25 @@ func endpointLine(s style, e *endpoint.Status) string {
 	}
 	if p := e.LastPush; p != nil {
 		line += fmt.Sprintf("\nlast push %s by %s: %s %s", ago(p.At), p.Who, short(p.Commit), p.Verdict)
+	}
+	return line
+}
+
+// imagesLine says what may run, and what was kept out.
+func imagesLine(s style, g *gate.Status) string {
+	line := "any image may run: the repository has no " + policy.File
+	switch {
+	case g.Error != "":
+		line = s.bad("nothing new may run") + ": " + g.Error
+	case g.InForce:
+		line = fmt.Sprintf("policy %s of commit %s, %d rules", g.Hash[:12], short(g.Commit), g.Rules)
+	}
+	var denied uint64
+	for _, n := range g.Denied {
+		denied += n
+	}
+	if denied > 0 && g.LastDenial != nil {
+		line += fmt.Sprintf("\n%s, the last %s at %s: %s", s.warn(fmt.Sprintf("%d denied", denied)), ago(g.LastDenial.Time), g.LastDenial.Point, g.LastDenial.Reason)
 	}
 	return line
 }

@@ -32,6 +32,8 @@ type upFlags struct {
 	interval, timeout                                time.Duration
 	images                                           []string
 	bundle                                           string
+	nodes                                            int
+	enrolIn                                          string
 }
 
 func newUp(o *options) *cobra.Command {
@@ -47,6 +49,11 @@ machine, changes no mount, and is reached at an address of its own. Everything
 it keeps is in the state directory. The repository and the trust root are
 remembered there, so that a later ` + "`bothy up`" + ` needs only --state.
 
+With --nodes N, N nodes come up that share one link: the first is the control plane,
+the others join it as workers. A machine joins by its Machine object in the repository:
+with --enrol-in DIR these are committed and pushed for you, otherwise the command
+prints them and waits until they are there.
+
 What has no flag (several sources, an endpoint that the site can be pushed to) is
 said in a boot configuration, --config FILE.
 
@@ -57,6 +64,7 @@ Exit status 0 means: the node is Ready, the newest acceptable commit is applied
 and its workloads are healthy.`,
 		Example: `  bothy up --repo https://git.example.org/site.git --path clusters/default --trust-root root.yaml
   bothy up --config boot.yaml
+  bothy up --nodes 3 --repo file:///srv/site.git --trust-root site/trust/root.yaml --enrol-in site
   bothy up --state /var/lib/bothy`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runUp(cmd, o, f) },
@@ -75,6 +83,8 @@ and its workloads are healthy.`,
 	fl.StringVar(&f.bundle, "bundle", "", "`bundle` to take images and, without --repo, the repository from: a tar file, a directory, or a volume with bundles")
 	fl.StringSliceVar(&f.images, "images", nil, "OCI layout `directory` to import images from (repeatable)")
 	fl.BoolVar(&f.isolated, "isolated", false, "give the node no way to other networks")
+	fl.IntVar(&f.nodes, "nodes", 0, "`number` of nodes: a control plane and workers on one link (default 1, or as many as there were)")
+	fl.StringVar(&f.enrolIn, "enrol-in", "", "work tree of the repository: Machine objects of the nodes that are not in it are committed and pushed from this `directory`")
 	fl.BoolVar(&f.noWait, "no-wait", false, "return as soon as the node has started")
 	fl.DurationVar(&f.timeout, "timeout", 5*time.Minute, "how long to wait for the workloads")
 	cmd.MarkFlagsMutuallyExclusive("trust-root", "trust-none")
@@ -102,6 +112,13 @@ func runUp(cmd *cobra.Command, o *options, f *upFlags) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(cmd.Context(), f.timeout, fmt.Errorf("not ready after %s", f.timeout))
 	defer cancel()
+	fleet, err := f.fleet(spec)
+	if err != nil {
+		return err
+	}
+	if fleet != nil {
+		return fleet.up(ctx, cmd, o, f)
+	}
 	started := time.Now()
 	n, err := sandbox.Start(ctx, *spec)
 	if err != nil {
@@ -239,6 +256,8 @@ type upWait struct {
 	client   *agent.Client
 	progress *progress
 	last     *agent.Status
+	// held is told that the repository does not let the node take part; nil for nobody.
+	held func()
 	// fetchFailing is since when the first fetch has failed.
 	fetchFailing time.Time
 }
@@ -254,6 +273,9 @@ func (w *upWait) wait(ctx context.Context) (*agent.Status, error) {
 		_ = w.client.Follow(ctx, func(st *agent.Status) bool {
 			w.last = st
 			w.progress.show(st)
+			if st.Node.Held && w.held != nil {
+				w.held()
+			}
 			hopeless = w.hopeless(st)
 			done = st.Serving()
 			return !done && hopeless == nil
@@ -347,9 +369,19 @@ type upResult struct {
 	URLs       []string           `json:"urls,omitempty"`
 	Took       float64            `json:"took"`
 	Milestones map[string]float64 `json:"milestones,omitempty"`
+	// Nodes are the further nodes.
+	Nodes []upNode `json:"nodes,omitempty"`
 }
 
-func (o *options) summarise(cmd *cobra.Command, n *sandbox.Node, c *agent.Client, st *agent.Status, took time.Duration) error {
+// upNode is a worker in upResult.
+type upNode struct {
+	Node   string `json:"node"`
+	NodeIP string `json:"nodeIP"`
+	// Took is seconds until it was Ready.
+	Took float64 `json:"took"`
+}
+
+func (o *options) summarise(cmd *cobra.Command, n *sandbox.Node, c *agent.Client, st *agent.Status, took time.Duration, others ...upNode) error {
 	kubeconfig, err := o.writeKubeconfig(cmd.Context(), c)
 	if err != nil {
 		return fmt.Errorf("write the kubeconfig: %w", err)
@@ -357,7 +389,7 @@ func (o *options) summarise(cmd *cobra.Command, n *sandbox.Node, c *agent.Client
 	urls := answering(cmd.Context(), st.URLs)
 	r := upResult{
 		Node: n.Name, NodeIP: st.Node.IP, Kubeconfig: kubeconfig, Commit: st.Git.Accepted.Commit,
-		Signer: st.Git.Accepted.Signer, URLs: urls, Took: took.Seconds(), Milestones: st.Milestones,
+		Signer: st.Git.Accepted.Signer, URLs: urls, Took: took.Seconds(), Milestones: st.Milestones, Nodes: others,
 	}
 	out := cmd.OutOrStdout()
 	if o.json() {
@@ -373,8 +405,11 @@ func (o *options) summarise(cmd *cobra.Command, n *sandbox.Node, c *agent.Client
 	if o.state != defaultState {
 		state = " --state " + o.state
 	}
+	fields(out, s, "node", fmt.Sprintf("%s is %s at %s, Kubernetes %s, after %s", n.Name, s.good("Ready"), r.NodeIP, st.Node.Version.Kubernetes, seconds(took)))
+	for _, other := range others {
+		fields(out, s, "worker", fmt.Sprintf("%s is %s at %s", other.Node, s.good("Ready"), other.NodeIP))
+	}
 	fields(out, s,
-		"node", fmt.Sprintf("%s is %s at %s, Kubernetes %s, after %s", n.Name, s.good("Ready"), r.NodeIP, st.Node.Version.Kubernetes, seconds(took)),
 		"commit", commit,
 		"answers", answers,
 		"kubectl", "export KUBECONFIG="+kubeconfig,

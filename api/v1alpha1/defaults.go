@@ -27,6 +27,7 @@ func (c *Cluster) Default() {
 	setDefault(&s.Network.DNS.Domain, "cluster.local")
 	setDefault(&s.Network.DNS.Address, nthAddress(s.Network.ServiceCIDRs[0], dnsHost))
 	setDefault(&s.ControlPlane.Port, 6443)
+	setDefault(&s.ControlPlane.JoinPort, defaultJoinPort)
 	setDefault(&s.ControlPlane.EventTTL.Duration, time.Hour)
 	setDefault(&s.ControlPlane.Etcd.QuotaMiB, 2048)
 	setDefault(&s.ControlPlane.Etcd.CompactionInterval.Duration, 5*time.Minute)
@@ -42,8 +43,11 @@ func (c *Cluster) Default() {
 	s.GitOps.setDefaults()
 }
 
+// defaultJoinPort is beside the API server's.
+const defaultJoinPort = 6444
+
 // Default fills in every setting that was left out.
-func (m *Machine) Default() { setDefault(&m.Spec.Role, "control-plane") }
+func (m *Machine) Default() { setDefault(&m.Spec.Role, RoleControlPlane) }
 
 // Default fills in every setting that was left out.
 func (r *TrustRoot) Default() {

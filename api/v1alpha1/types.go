@@ -82,6 +82,9 @@ type DNSSpec struct {
 type ControlPlaneSpec struct {
 	// Port is the API server's TCP port. Default 6443.
 	Port int `json:"port,omitempty"`
+	// JoinPort is the TCP port on which workers get their certificates. It is
+	// listened on as long as the site has workers. Default 6444.
+	JoinPort int `json:"joinPort,omitempty"`
 	// ExtraSANs are further names and addresses in the API server's certificate.
 	ExtraSANs []string `json:"extraSANs,omitempty"`
 	// EventTTL is how long Kubernetes events are kept. Default 1h.
@@ -181,6 +184,14 @@ type Machine struct {
 type MachineSpec struct {
 	// Role is control-plane or worker. Default control-plane.
 	Role string `json:"role,omitempty"`
+	// Identity is the fingerprint of the machine's identity key, as `bothy machine identity`
+	// prints it. It is what makes a machine part of the cluster: workers need one, and so
+	// does a control plane with workers.
+	Identity string `json:"identity,omitempty"`
+	// Addresses are the IP addresses by which other nodes reach the machine. Workers
+	// look for the control plane there. A worker's certificates are valid for them; without
+	// any, for the address that it joins from.
+	Addresses []string `json:"addresses,omitempty"`
 	// Labels and Taints are set on the Node.
 	Labels map[string]string `json:"labels,omitempty"`
 	Taints []Taint           `json:"taints,omitempty"`
@@ -259,8 +270,13 @@ type Rule struct {
 type BootConfig struct {
 	TypeMeta `json:",inline"`
 	// MachineName is this node's name. Default: the host name.
-	MachineName string         `json:"machineName,omitempty"`
-	Repository  RepositorySpec `json:"repository"`
+	MachineName string `json:"machineName,omitempty"`
+	// RequireEnrolment keeps the node from starting anything until the repository
+	// has a Machine with its name and identity. It is for machines that are to join
+	// a cluster: without it one that the repository does not know starts its own.
+	RequireEnrolment bool `json:"requireEnrolment,omitempty"`
+
+	Repository RepositorySpec `json:"repository"`
 	// Trust is where the trust chain starts.
 	Trust BootTrust `json:"trust"`
 	// Network is how this node reaches others.

@@ -30,7 +30,7 @@ func (c *Cluster) Validate() []*FieldError {
 	}
 	c.Spec.Network.validate(&p)
 	c.Spec.ControlPlane.validate(&p)
-	c.validatePort(&p)
+	c.validatePorts(&p)
 	c.Spec.Security.validate(&p)
 	if n := c.Spec.Node.MaxPods; n < 1 || n > 500 {
 		p.add("spec.node.maxPods", "", "must be 1 to 500, not %d", n)
@@ -48,15 +48,23 @@ func (c *Cluster) Validate() []*FieldError {
 // nodePorts are the ports that the node's own services listen on.
 var nodePorts = map[int]string{53: "cluster DNS", 10250: "the kubelet", 10251: "the metrics API"}
 
-// validatePort keeps the API server from a port that is taken on every node.
-func (c *Cluster) validatePort(p *problems) {
-	port := c.Spec.ControlPlane.Port
+// validatePorts keeps the API server and the join endpoint from ports that are taken on every node.
+func (c *Cluster) validatePorts(p *problems) {
+	cp := c.Spec.ControlPlane
+	c.validatePort(p, "spec.controlPlane.port", cp.Port, 6443)
+	c.validatePort(p, "spec.controlPlane.joinPort", cp.JoinPort, defaultJoinPort)
+	if cp.Port == cp.JoinPort {
+		p.add("spec.controlPlane.joinPort", "choose another port", "%d is the API server's", cp.JoinPort)
+	}
+}
+
+func (c *Cluster) validatePort(p *problems, field string, port, usual int) {
 	var first, last int
 	if _, err := fmt.Sscanf(c.Spec.Network.NodePortRange, "%d-%d", &first, &last); err == nil && port >= first && port <= last {
-		p.add("spec.controlPlane.port", "choose a port outside of it", "%d is in use: it is in the node port range %s", port, c.Spec.Network.NodePortRange)
+		p.add(field, "choose a port outside of it", "%d is in use: it is in the node port range %s", port, c.Spec.Network.NodePortRange)
 	}
 	if user, taken := nodePorts[port]; taken {
-		p.add("spec.controlPlane.port", "choose another port, such as 6443", "%d is in use by %s", port, user)
+		p.add(field, fmt.Sprintf("choose another port, such as %d", usual), "%d is in use by %s", port, user)
 	}
 }
 
@@ -162,6 +170,9 @@ func (c *ControlPlaneSpec) validate(p *problems) {
 	if c.Port < 1 || c.Port > 65535 {
 		p.add("spec.controlPlane.port", "", "must be 1 to 65535, not %d", c.Port)
 	}
+	if c.JoinPort < 1 || c.JoinPort > 65535 {
+		p.add("spec.controlPlane.joinPort", "", "must be 1 to 65535, not %d", c.JoinPort)
+	}
 	atLeast(p, "spec.controlPlane.eventTTL", c.EventTTL.Duration, time.Minute)
 	atLeast(p, "spec.controlPlane.etcd.compactionInterval", c.Etcd.CompactionInterval.Duration, time.Minute)
 	if q := c.Etcd.QuotaMiB; q < 64 || q > 8192 {
@@ -192,22 +203,6 @@ func (s *SecuritySpec) validate(p *problems) {
 	if s.Audit.MaxBackups < 1 {
 		p.add("spec.security.audit.maxBackups", "", "must be at least 1")
 	}
-}
-
-// Validate returns what is wrong with a defaulted Machine.
-func (m *Machine) Validate() []*FieldError {
-	var p problems
-	if !dnsSubdomain.MatchString(m.Metadata.Name) {
-		p.add("metadata.name", "use lower-case letters, digits and dashes", "%q is not a valid node name", m.Metadata.Name)
-	}
-	oneOf(&p, "spec.role", m.Spec.Role, "control-plane", "worker")
-	for i, t := range m.Spec.Taints {
-		if t.Key == "" {
-			p.add(fmt.Sprintf("spec.taints[%d].key", i), "", "is empty")
-		}
-		oneOf(&p, fmt.Sprintf("spec.taints[%d].effect", i), t.Effect, "NoSchedule", "PreferNoSchedule", "NoExecute")
-	}
-	return p
 }
 
 // Validate returns what is wrong with a defaulted TrustRoot.

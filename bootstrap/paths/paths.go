@@ -37,6 +37,9 @@ func (p Paths) EtcdHTTPSocket() string { return filepath.Join(p.EtcdSockets(), "
 // host's /usr.
 func (p Paths) FlexVolumes() string { return filepath.Join(p.Config(), "flexvolumes") }
 
+// Roster is the list of enrolled machines. There is none while the site enrols nobody.
+func (p Paths) Roster() string { return filepath.Join(p.StateDir, "machine", "roster.json") }
+
 // ClusterCA is the certificate of the CA that signs serving and client
 // certificates. It is public.
 func (p Paths) ClusterCA() string { return filepath.Join(p.PKI(), "ca.crt") }

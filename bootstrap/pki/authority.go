@@ -78,9 +78,7 @@ func loadAuthority(certFile, keyFile string) (*authority, error) {
 	return &authority{cert: cert, key: key}, nil
 }
 
-func (a *authority) certPEM() []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
-}
+func (a *authority) certPEM() []byte { return encodeCertificate(a.cert) }
 
 func loadCertificate(file string) (*x509.Certificate, error) {
 	data, err := os.ReadFile(file)

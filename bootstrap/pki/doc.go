@@ -19,7 +19,12 @@
 //
 // The package must not know Kubernetes libraries, nor who runs it.
 //
+// Nodes without a control plane have the same directory, without any CA: an
+// [Issuer] elsewhere signs for keys that they make, for a day only, and a
+// [MemberStore] keeps what they got.
+//
 // Map: spec.go says which certificates there are, authority.go holds a CA,
 // leaf.go signs and judges leaves, store.go is the directory, kubeconfig.go
-// writes kubeconfigs, clock.go is about time.
+// writes kubeconfigs, clock.go is about time; issuer.go and member.go are for
+// nodes without a control plane.
 package pki

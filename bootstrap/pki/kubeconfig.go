@@ -27,6 +27,8 @@ type namedCluster struct {
 		Server string `json:"server"`
 		CAFile string `json:"certificate-authority,omitempty"`
 		CAData string `json:"certificate-authority-data,omitempty"`
+		// Name is what the server's certificate must be valid for, if that is not its address.
+		Name string `json:"tls-server-name,omitempty"`
 	} `json:"cluster"`
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -34,11 +35,15 @@ const (
 	serving = x509.ExtKeyUsageServerAuth
 )
 
+// uidOID is the attribute from which the API server reads a user's UID.
+var uidOID = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57683, 2}
+
 // A leafSpec is a certificate as it should be.
 type leafSpec struct {
 	name       string
 	commonName string
 	groups     []string
+	uid        string
 	usage      usage
 	dns        []string
 	ips        []net.IP
@@ -51,17 +56,34 @@ func (a *authority) issue(spec leafSpec, now moment) ([]byte, *x509.Certificate,
 	if err != nil {
 		return nil, nil, fmt.Errorf("generate key: %w", err)
 	}
-	serial, err := newSerial()
+	cert, err := a.sign(spec, &key.PublicKey, LeafLife, now)
 	if err != nil {
 		return nil, nil, err
 	}
-	notAfter := now.best.Add(LeafLife)
+	keyPEM, err := encodeKey(key)
+	if err != nil {
+		return nil, nil, err
+	}
+	return append(encodeCertificate(cert), keyPEM...), cert, nil
+}
+
+// sign makes a leaf for a key.
+func (a *authority) sign(spec leafSpec, key *ecdsa.PublicKey, life time.Duration, now moment) (*x509.Certificate, error) {
+	serial, err := newSerial()
+	if err != nil {
+		return nil, err
+	}
+	notAfter := now.best.Add(life)
 	if notAfter.After(a.cert.NotAfter) {
 		notAfter = a.cert.NotAfter
 	}
+	subject := pkix.Name{CommonName: spec.commonName, Organization: spec.groups}
+	if spec.uid != "" {
+		subject.ExtraNames = []pkix.AttributeTypeAndValue{{Type: uidOID, Value: spec.uid}}
+	}
 	template := &x509.Certificate{
 		SerialNumber: serial,
-		Subject:      pkix.Name{CommonName: spec.commonName, Organization: spec.groups},
+		Subject:      subject,
 		// Valid by the clock as it is and by the true time.
 		NotBefore:             earlier(now.clock, now.best).Add(-backdate).UTC(),
 		NotAfter:              notAfter.UTC(),
@@ -71,20 +93,19 @@ func (a *authority) issue(spec leafSpec, now moment) ([]byte, *x509.Certificate,
 		DNSNames:              spec.dns,
 		IPAddresses:           spec.ips,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &key.PublicKey, a.key)
+	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key, a.key)
 	if err != nil {
-		return nil, nil, fmt.Errorf("sign: %w", err)
+		return nil, fmt.Errorf("sign: %w", err)
 	}
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
-		return nil, nil, fmt.Errorf("parse: %w", err)
+		return nil, fmt.Errorf("parse: %w", err)
 	}
-	keyPEM, err := encodeKey(key)
-	if err != nil {
-		return nil, nil, err
-	}
-	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	return append(certPEM, keyPEM...), cert, nil
+	return cert, nil
+}
+
+func encodeCertificate(cert *x509.Certificate) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})
 }
 
 // judge returns the certificate in data, or why it has to be issued anew.
@@ -152,12 +173,16 @@ func sameSet[T any](a, b []T, equal func(T, T) bool) bool {
 // renewAt is when cert should be replaced. It is counted from the end: the
 // start may be decades back when the clock was not set.
 func renewAt(cert *x509.Certificate) time.Time {
+	return renewBeforeEnd(cert, renewBefore, renewJitter)
+}
+
+func renewBeforeEnd(cert *x509.Certificate, before, jitter time.Duration) time.Time {
 	serial := cert.SerialNumber.Bytes()
 	var spread time.Duration
 	if len(serial) > 0 {
-		spread = renewJitter * time.Duration(serial[len(serial)-1]) / 256
+		spread = jitter * time.Duration(serial[len(serial)-1]) / 256
 	}
-	return cert.NotAfter.Add(-renewBefore - spread)
+	return cert.NotAfter.Add(-before - spread)
 }
 
 func earlier(a, b time.Time) time.Time {

@@ -120,7 +120,7 @@ func (s *Spec) builtin() []leafSpec {
 		{name: "apiserver-kubelet-client", commonName: KubeletClientUser, usage: client},
 		{name: "front-proxy-client", commonName: paths.FrontProxyName, usage: client, frontProxy: true},
 		{
-			name: "kubelet-serving", commonName: "system:node:" + s.NodeName, groups: []string{"system:nodes"},
+			name: KubeletServing, commonName: "system:node:" + s.NodeName, groups: []string{"system:nodes"},
 			usage: serving, dns: []string{s.NodeName}, ips: toIPs(s.nodeIPs()),
 		},
 	}

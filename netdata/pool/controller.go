@@ -155,7 +155,7 @@ func (c *Controller) followNodes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if elect.First("load balancer addresses", elect.Candidates(nodes)) != c.node {
+	if elect.First("load balancer addresses", elect.Candidates(writers(nodes))) != c.node {
 		c.alloc = nil
 		return nil
 	}
@@ -164,6 +164,16 @@ func (c *Controller) followNodes(ctx context.Context) error {
 	}
 	c.alloc.Reserve(nodeAddrs(nodes))
 	return nil
+}
+
+// writers are the nodes that may write: those of the control plane, or all while none is marked as that.
+func writers(nodes []*corev1.Node) []*corev1.Node {
+	const mark = "node-role.kubernetes.io/control-plane"
+	marked := slices.DeleteFunc(slices.Clone(nodes), func(n *corev1.Node) bool { _, is := n.Labels[mark]; return !is })
+	if len(marked) == 0 {
+		return nodes
+	}
+	return marked
 }
 
 func nodeAddrs(nodes []*corev1.Node) []netip.Addr {

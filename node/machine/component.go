@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -89,6 +90,18 @@ func keepOnce(ctx context.Context, client kubernetes.Interface, cfg Config, d de
 	if err != nil {
 		return false, fmt.Errorf("read Node %s: %w", cfg.NodeName, err)
 	}
+	return write(ctx, client, cfg, node, d)
+}
+
+// Keep brings a Node into line that was just read. It is not an error if somebody else wrote at the same
+// time: the caller watches, and calls again.
+func Keep(ctx context.Context, client kubernetes.Interface, cfg Config, node *corev1.Node) error {
+	_, err := write(ctx, client, cfg, node.DeepCopy(), want(cfg.Cluster, cfg.Machine))
+	return err
+}
+
+// write reports false if somebody else wrote at the same time.
+func write(ctx context.Context, client kubernetes.Interface, cfg Config, node *corev1.Node, d desired) (bool, error) {
 	changed, err := merge(node, d)
 	if err != nil || !changed {
 		return !changed, err

@@ -25,6 +25,8 @@ const nodeInterface = "eth0"
 type Network struct {
 	// Link is the host's end; its name depends on the node's name only.
 	Link string `json:"link"`
+	// Bridge is the segment that the host's end is a port of; "" if the link is the node's alone.
+	Bridge string `json:"bridge,omitempty"`
 	// Prefix, HostAddress and NodeAddress are chosen at the first start and
 	// kept: certificates carry the address.
 	Prefix      string `json:"prefix"`
@@ -44,13 +46,13 @@ type Network struct {
 // is taken. They come from the shared range of RFC 6598, which homes and
 // offices rarely use. Where to begin depends on the state directory, so that
 // nodes that come and go on one machine keep out of each other's way.
-func candidates(stateDir string) []netip.Prefix {
+func candidates(stateDir string, prefixBits int) []netip.Prefix {
 	const count = 64
 	first := sha256.Sum256([]byte(stateDir))[0]
 	var out []netip.Prefix
 	for i := range byte(count) {
 		third := 64 + (first+i)%count
-		out = append(out, netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 100, third, 0}), 29))
+		out = append(out, netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 100, third, 0}), prefixBits))
 	}
 	return out
 }
@@ -59,14 +61,32 @@ func candidates(stateDir string) []netip.Prefix {
 // used again, unless the host has since taken it: then the node moves, which
 // costs it new certificates and nothing else.
 func (n *Network) choose(node, stateDir string) error {
-	n.Link = linkName(node)
-	if err := n.choose4(stateDir); err != nil {
+	n.Link, n.Bridge = linkName(node), ""
+	if err := n.chooseRanges(stateDir, singleBits); err != nil {
+		return err
+	}
+	n.NodeAddress, n.NodeAddress6 = after(n.HostAddress), after(n.HostAddress6)
+	return nil
+}
+
+// after is the next address, "" if there is none.
+func after(address string) string {
+	a, err := netip.ParseAddr(address)
+	if err != nil {
+		return ""
+	}
+	return a.Next().String()
+}
+
+// chooseRanges fills in ranges and the host's addresses.
+func (n *Network) chooseRanges(stateDir string, prefixBits int) error {
+	if err := n.choose4(stateDir, prefixBits); err != nil {
 		return err
 	}
 	return n.choose6(stateDir)
 }
 
-func (n *Network) choose4(stateDir string) error {
+func (n *Network) choose4(stateDir string, prefixBits int) error {
 	routes, err := usedPrefixes(n.Link, unix.AF_INET)
 	if err != nil {
 		return err
@@ -77,15 +97,15 @@ func (n *Network) choose4(stateDir string) error {
 			return fmt.Errorf("address range in %s: %w", recordFile, err)
 		}
 		if !overlapping(kept, routes).IsValid() {
+			n.HostAddress = kept.Addr().Next().String()
 			return nil
 		}
 	}
-	for _, p := range candidates(stateDir) {
+	for _, p := range candidates(stateDir, prefixBits) {
 		if overlapping(p, routes).IsValid() {
 			continue
 		}
-		host := p.Addr().Next()
-		n.Prefix, n.HostAddress, n.NodeAddress = p.String(), host.String(), host.Next().String()
+		n.Prefix, n.HostAddress = p.String(), p.Addr().Next().String()
 		return nil
 	}
 	return errors.New("every address range bothy could use for the node is taken by routes of this machine")
@@ -130,8 +150,12 @@ func linkName(node string) string {
 	if len(node) <= 9 {
 		return "bothy-" + node
 	}
-	sum := sha256.Sum256([]byte(node))
-	return "bothy-" + hex.EncodeToString(sum[:])[:9]
+	return "bothy-" + shortHash(node)[:9]
+}
+
+func shortHash(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:])
 }
 
 // attach makes the pair of devices and gives one end to process pid's network
@@ -145,7 +169,7 @@ func (n *Network) attach(pid int) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = n.Link
 	attrs.MTU = uplinkMTU()
-	pair := &netlink.Veth{LinkAttrs: attrs, PeerName: nodeInterface, PeerNamespace: netlink.NsFd(int(ns))}
+	pair := &netlink.Veth{LinkAttrs: attrs, PeerName: nodeInterface, PeerNamespace: netlink.NsFd(int(ns)), PeerHardwareAddr: n.hardwareAddress()}
 	if err := netlink.LinkAdd(pair); err != nil {
 		return fmt.Errorf("make link %s to the node: %w", n.Link, err)
 	}
@@ -154,7 +178,7 @@ func (n *Network) attach(pid int) error {
 		return err
 	}
 	defer host.Close()
-	if err := n.configure(host, n.Link, n.HostAddress, n.HostAddress6); err != nil {
+	if err := n.connect(host); err != nil {
 		return err
 	}
 	node, err := netlink.NewHandleAt(ns)
@@ -169,6 +193,36 @@ func (n *Network) attach(pid int) error {
 		return err
 	}
 	return node.RouteAdd(&netlink.Route{Gw: net.ParseIP(n.HostAddress)})
+}
+
+// hardwareAddress is the same at each start for a node on a segment, whose neighbours would otherwise send to the one
+// that it had before for a while. The kernel chooses that of a node that is alone.
+func (n *Network) hardwareAddress() net.HardwareAddr {
+	a, err := netip.ParseAddr(n.NodeAddress)
+	if n.Bridge == "" || err != nil || !a.Is4() {
+		return nil
+	}
+	const local = 0x02 // administered here, not by a manufacturer
+	return append(net.HardwareAddr{local, 0xb0}, a.AsSlice()...)
+}
+
+// connect readies the host's end: as the node's router, or as a port of the segment.
+func (n *Network) connect(host *netlink.Handle) error {
+	if n.Bridge == "" {
+		return n.configure(host, n.Link, n.HostAddress, n.HostAddress6)
+	}
+	port, err := host.LinkByName(n.Link)
+	if err != nil {
+		return fmt.Errorf("find link %s: %w", n.Link, err)
+	}
+	bridge, err := host.LinkByName(n.Bridge)
+	if err != nil {
+		return fmt.Errorf("find the nodes' bridge %s: %w", n.Bridge, err)
+	}
+	if err := host.LinkSetMaster(port, bridge); err != nil {
+		return fmt.Errorf("make %s a port of %s: %w", n.Link, n.Bridge, err)
+	}
+	return host.LinkSetUp(port)
 }
 
 // uplinkMTU keeps packets of the node as small as the host's way out wants

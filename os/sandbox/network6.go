@@ -43,7 +43,7 @@ func candidates6(stateDir string) []netip.Prefix {
 // whose ranges are all taken.
 func (n *Network) choose6(stateDir string) error {
 	kept := n.Prefix6
-	n.Prefix6, n.HostAddress6, n.NodeAddress6 = "", "", ""
+	n.Prefix6, n.HostAddress6 = "", ""
 	if !haveIPv6() {
 		return nil
 	}
@@ -63,32 +63,33 @@ func (n *Network) choose6(stateDir string) error {
 		if overlapping(p, routes).IsValid() {
 			continue
 		}
-		host := p.Addr().Next()
-		n.Prefix6, n.HostAddress6, n.NodeAddress6 = p.String(), host.String(), host.Next().String()
+		n.Prefix6, n.HostAddress6 = p.String(), p.Addr().Next().String()
 		return nil
 	}
 	return nil
 }
 
-// openUplink6 lets the node reach what the host reaches over IPv6, with the host's address, and tells
-// process pid's namespace so. Where the host cannot forward without becoming a router as
+// openUplink6 lets the node reach what the host reaches over IPv6, with the host's address, and reports whether
+// it does. Where the host cannot forward without becoming a router as
 // a whole, which would make it deaf to the routers around it, the node has no way out over
 // IPv6, and is told at once by its own stack when it tries.
-func (n *Network) openUplink6(pid int) error {
-	if n.NodeAddress6 == "" {
-		return nil
+func (n *Network) openUplink6() (bool, error) {
+	if n.HostAddress6 == "" {
+		return false, nil
 	}
 	uplink, err := defaultInterface(unix.AF_INET6)
 	if err != nil || uplink == "" {
-		return err
+		return false, err
 	}
 	forwards, err := n.forward6(uplink)
 	if err != nil || !forwards {
-		return err
+		return false, err
 	}
-	if err := masquerade(n.Link, n.Prefix6); err != nil {
-		return err
-	}
+	return true, masquerade(n.Link, n.Prefix6)
+}
+
+// routeOut6 tells process pid's namespace that there is a way out over IPv6.
+func (n *Network) routeOut6(pid int) error {
 	ns, err := netns.GetFromPid(pid)
 	if err != nil {
 		return fmt.Errorf("open the node's network namespace: %w", err)

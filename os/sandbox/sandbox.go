@@ -38,6 +38,10 @@ type Spec struct {
 	// Isolated gives the node no way out: no address translation for it is set
 	// up on the host.
 	Isolated bool
+	// Segment is the link that the node shares with others, and Index its place there; nil gives it
+	// a link of its own.
+	Segment *Segment
+	Index   int
 }
 
 // Node is a running or stopped sandbox, as recorded in its state directory.
@@ -110,7 +114,7 @@ func Start(ctx context.Context, spec Spec) (_ *Node, err error) {
 		}
 	}
 	n.Name, n.CgroupRoot, n.Isolated = spec.Name, "/bothy-"+spec.Name, spec.Isolated
-	if err := n.Network.choose(spec.Name, spec.StateDir); err != nil {
+	if err := n.chooseNetwork(spec); err != nil {
 		return nil, err
 	}
 	// What stands under the node's name now is somebody else's: it must not be
@@ -132,6 +136,36 @@ func Start(ctx context.Context, spec Spec) (_ *Node, err error) {
 		}
 	}()
 	return n, n.start(ctx, spec)
+}
+
+// chooseNetwork gives the node its link and addresses.
+func (n *Node) chooseNetwork(spec Spec) (err error) {
+	if spec.Segment == nil {
+		return n.Network.choose(spec.Name, spec.StateDir)
+	}
+	n.Network, err = spec.Segment.member(spec.Name, spec.Index)
+	return err
+}
+
+// openNetwork gives the node its way out, as far as it is to have one. On a segment the machine's part of it is there.
+func (n *Node) openNetwork(segment *Segment) error {
+	if segment != nil {
+		if !segment.Out6 || n.Network.NodeAddress6 == "" {
+			return nil
+		}
+		return n.Network.routeOut6(n.PID)
+	}
+	if n.Isolated {
+		return nil
+	}
+	if err := n.Network.openUplink(); err != nil {
+		return err
+	}
+	out6, err := n.Network.openUplink6()
+	if err != nil || !out6 {
+		return err
+	}
+	return n.Network.routeOut6(n.PID)
 }
 
 func (n *Node) start(ctx context.Context, spec Spec) error {
@@ -156,10 +190,8 @@ func (n *Node) start(ctx context.Context, spec Spec) error {
 	if err := n.Network.attach(n.PID); err != nil {
 		return err
 	}
-	if !n.Isolated {
-		if err := errors.Join(n.Network.openUplink(), n.Network.openUplink6(n.PID)); err != nil {
-			return err
-		}
+	if err := n.openNetwork(spec.Segment); err != nil {
+		return err
 	}
 	if err := n.save(); err != nil {
 		return err

@@ -267,7 +267,7 @@ func read(t *testing.T, path string) string {
 }
 
 func TestTakenRangeIsLeft(t *testing.T) {
-	taken := candidates("/state")[0]
+	taken := candidates("/state", singleBits)[0]
 	routes := []netip.Prefix{netip.PrefixFrom(taken.Addr(), 24)}
 	if !overlapping(taken, routes).IsValid() || overlapping(netip.MustParsePrefix("198.51.100.0/29"), routes).IsValid() {
 		t.Error("overlap is not judged right")

@@ -14,7 +14,7 @@ import (
 // directory, say) does not lose what is not ours.
 var owned = []string{
 	recordFile, "lock", "boot.yaml", "kubeconfig",
-	"git", "trust", "pki", "etcd", "containerd", "kubelet", "cni", "images", "volumes", "netdata", "audit", "logs", "os",
+	"git", "trust", "pki", "etcd", "containerd", "kubelet", "cni", "images", "volumes", "netdata", "audit", "logs", "os", "machine", segmentFile,
 }
 
 func removeState(dir string) error {

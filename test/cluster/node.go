@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -26,9 +27,19 @@ type Node struct {
 	State string
 	// Args are further arguments of `bothy up`.
 	Args []string
+	// Workers are how many further nodes `bothy up` makes on the same state directory.
+	Workers int
 
 	// had is what the node had when it was last stopped.
 	had belongings
+	// members are the further nodes as they were when the node was last stopped.
+	members []*Node
+}
+
+// Worker is one of the further nodes, counted from 1.
+func (n *Node) Worker(i int) *Node {
+	name := fmt.Sprintf("%s-%d", n.Name, i+1)
+	return &Node{Paths: n.Paths, Name: name, State: filepath.Join(n.State, "nodes", name)}
 }
 
 // NodeFor makes a node for the repository, not started yet. When the test ends
@@ -125,6 +136,9 @@ func (n *Node) Try(t testing.TB, args ...string) Result {
 // UpCommandArgs are the arguments of `bothy up` for this node.
 func (n *Node) UpCommandArgs(more ...string) []string {
 	args := []string{"up", "--name", n.Name, "--images", n.Paths.Images, "--images", n.Paths.TestImages}
+	if n.Workers > 0 {
+		args = append(args, "--nodes", strconv.Itoa(1+n.Workers))
+	}
 	return append(append(args, n.Args...), more...)
 }
 
@@ -164,6 +178,14 @@ func (n *Node) Stop(ctx context.Context, purge bool) error {
 	if had, err := n.belongings(); err == nil { // else it does not run
 		n.had = had
 	}
+	n.members = nil
+	for i := range n.Workers {
+		w := n.Worker(i + 1)
+		if had, err := w.belongings(); err == nil {
+			w.had = had
+		}
+		n.members = append(n.members, w)
+	}
 	args := []string{"down"}
 	if purge {
 		args = append(args, "--purge")
@@ -190,6 +212,10 @@ func (n *Node) End(t testing.TB) {
 	}
 	if err := Poll(ctx, 15*time.Second, "node "+n.Name+" to be gone without a trace", func() error {
 		left, err := n.Remains()
+		for _, w := range n.members {
+			more, problem := w.Remains()
+			left, err = append(left, more...), errors.Join(err, problem)
+		}
 		if err == nil && len(left) > 0 {
 			err = errors.New(strings.Join(left, ", "))
 		}

@@ -35,6 +35,9 @@ func (n *Node) Remains() ([]string, error) {
 // mark is in the name of everything a node makes outside its state directory.
 func (n *Node) mark() string { return "bothy-" + n.Name }
 
+// bridge is what several nodes share.
+func (n *Node) bridge() string { return "bothy0-" + n.Name }
+
 func (n *Node) remainingProcesses() ([]string, error) {
 	var out []string
 	for _, p := range allProcesses() {
@@ -67,7 +70,7 @@ func (n *Node) remainingLinks() ([]string, error) {
 	links, err := net.Interfaces()
 	var out []string
 	for _, l := range links {
-		if l.Name == n.mark() {
+		if l.Name == n.mark() || l.Name == n.bridge() {
 			out = append(out, "link "+l.Name)
 		}
 	}
@@ -85,7 +88,7 @@ func (n *Node) remainingTables() ([]string, error) {
 	}
 	var out []string
 	for _, table := range tables {
-		if table.Name == n.mark() {
+		if table.Name == n.mark() || table.Name == n.bridge() {
 			out = append(out, "firewall table "+table.Name)
 		}
 	}

@@ -11,6 +11,9 @@ type Status struct {
 		Reason    string
 		BootID    string
 		TrustNone bool
+		Role      string
+		Identity  string
+		Held      bool
 	}
 	Processes []struct {
 		Name string
@@ -20,6 +23,13 @@ type Status struct {
 	Git        GitStatus
 	URLs       []string
 	Milestones map[string]float64
+	Machines   []struct {
+		Name, Reason  string
+		Joined, Ready bool
+	}
+	Network *struct {
+		Nodes struct{ Routes, Problems []string }
+	}
 }
 
 // Component is one part of bothy's processes.
@@ -71,4 +81,5 @@ type UpResult struct {
 	URLs                                     []string
 	Took                                     float64
 	Milestones                               map[string]float64
+	Nodes                                    []struct{ Node, NodeIP string }
 }

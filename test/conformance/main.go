@@ -45,6 +45,7 @@ type options struct {
 	retry     bool
 	keep      bool
 	docs      bool
+	nodes     int
 	results   string
 }
 
@@ -83,6 +84,7 @@ func command(ctx context.Context, args []string) error {
 	fl.BoolVar(&o.retry, "retry", false, "run those that failed again, too")
 	fl.BoolVar(&o.keep, "keep", false, "leave the node running at the end; the next run uses it")
 	fl.BoolVar(&o.docs, "docs", false, "write docs/conformance.md from the results")
+	fl.IntVar(&o.nodes, "nodes", 1, "how many nodes: a control plane, and workers")
 	fl.StringVar(&o.results, "results", dirs.results, "file that keeps the results")
 	if err := fl.Parse(args); err != nil {
 		return err
@@ -153,7 +155,7 @@ func runAll(ctx context.Context, o options, d dirs, todo []spec, kept *results) 
 	if len(todo) == 0 {
 		return nil
 	}
-	node, err := startNode(ctx, d)
+	node, err := startNode(ctx, d, o.nodes)
 	if err != nil {
 		return err
 	}

@@ -41,7 +41,7 @@ data:
 
 // startNode returns a node that serves: the one an earlier run has left, or a
 // new one.
-func startNode(ctx context.Context, d dirs) (*cluster.Node, error) {
+func startNode(ctx context.Context, d dirs, nodes int) (*cluster.Node, error) {
 	if why := d.Missing(); why != "" {
 		return nil, errors.New(why)
 	}
@@ -51,7 +51,11 @@ func startNode(ctx context.Context, d dirs) (*cluster.Node, error) {
 		Paths: d.Paths, Name: "conformance", State: filepath.Join(dir, "state"),
 		Args: []string{"--repo", "file://" + bare, "--trust-root", filepath.Join(tree, "trust", "root.yaml"), "--images", d.layout},
 	}
-	if node.Serving(ctx) == nil {
+	if nodes > 1 {
+		node.Workers = nodes - 1
+		node.Args = append(node.Args, "--enrol-in", tree)
+	}
+	if serving(ctx, node) {
 		return node, nil
 	}
 	if err := node.Stop(ctx, true); err != nil {
@@ -124,4 +128,18 @@ func makeRepo(ctx context.Context, d dirs, dir, tree, bare string) error {
 		return fmt.Errorf("make the repository: %w: %s", err, strings.TrimSpace(string(out)))
 	}
 	return nil
+}
+
+// serving says whether a node runs with as many workers as it is to have.
+func serving(ctx context.Context, node *cluster.Node) bool {
+	st, err := node.ReadStatus(ctx)
+	if err != nil || len(st.Machines) != node.Workers || node.Serving(ctx) != nil {
+		return false
+	}
+	for _, m := range st.Machines {
+		if !m.Ready {
+			return false
+		}
+	}
+	return true
 }

@@ -12,12 +12,9 @@ const (
 	workerMiB, workerMilliCPU             = 192, 100
 )
 
-// roleWorker is Machine.spec.role of a node without control plane.
-const roleWorker = "worker"
-
 func reserved(in Input) map[string]string {
 	mib, cpu := controlPlaneMiB, controlPlaneMilliCPU
-	if in.Machine.Spec.Role == roleWorker {
+	if in.Machine.IsWorker() {
 		mib, cpu = workerMiB, workerMilliCPU
 	}
 	// On a very small machine keep a quarter, or there is nothing left for pods.
