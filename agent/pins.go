@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"path/filepath"
+	"slices"
 
 	"github.com/bothy-os/bothy/images/needs"
 	"github.com/bothy-os/bothy/images/store"
@@ -14,6 +15,12 @@ import (
 // nodeImages is the node's store of images, as both processes see it.
 func nodeImages() *store.Store {
 	return store.New(filepath.Join(boot.StateDir, "images"), filepath.Join(boot.StateDir, "containerd", "io.containerd.content.v1.content"))
+}
+
+// withStore are the places with signatures: the layouts of the machine, and the
+// store, which has those of bundles.
+func withStore(layouts []string) []string {
+	return append(slices.Clone(layouts), nodeImages().Dir())
 }
 
 // pinsComponent tells the store of images what each accepted commit needs.
