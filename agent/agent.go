@@ -101,8 +101,8 @@ func newHall(env *boot.Environment, log *slog.Logger) (*hall, error) {
 	h.node = newNodeWatch(log, env, h.paths.Kubeconfig(statusIdentity))
 	h.reconciler, err = reconciler.New(reconciler.Config{
 		StateDir: boot.StateDir, Boot: bootConfig, Validate: h.validate, Applies: h.applies,
-		Kubeconfig: h.paths.Kubeconfig(reconcilerIdentity),
-		Machine:    env.Name, Address: env.Address, Version: version.Version, Built: version.Built(), Tracing: h.tracing,
+		Kubeconfig: h.paths.Kubeconfig(reconcilerIdentity), Bundles: nodeImages().GitDir(),
+		Machine: env.Name, Address: env.Address, Version: version.Version, Built: version.Built(), Tracing: h.tracing,
 		Log: log.With("wing", "reconciler"),
 	})
 	if err != nil {
@@ -111,7 +111,7 @@ func newHall(env *boot.Environment, log *slog.Logger) (*hall, error) {
 	h.rosterFile = roster.NewReader(h.paths.Roster())
 	h.machines = newMachines(log, env.Name, h.paths.Kubeconfig(machineIdentity))
 	components := []supervise.Component{
-		memoryComponent(), h.statusComponent(), h.siteComponent(), h.milestoneComponent(), h.identityComponent(), h.enrolmentComponent(),
+		memoryComponent(), h.statusComponent(), h.siteComponent(), h.pinsComponent(), h.milestoneComponent(), h.identityComponent(), h.enrolmentComponent(),
 	}
 	components = append(components, h.reconciler.Components()...)
 	h.outer, err = supervise.New(log, components...)

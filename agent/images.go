@@ -100,7 +100,7 @@ type imageGuard struct {
 }
 
 func newImageGuard(c *KubeConfig, log *slog.Logger) imageGuard {
-	g := gate.New(gateConfig(c.ImageLayouts, log.With("wing", "images")))
+	g := gate.New(gateConfig(withStore(c.ImageLayouts), log.With("wing", "images")))
 	return imageGuard{gate: g, guard: enforce.New(enforce.Config{
 		Gate: g, Root: filepath.Join(boot.StateDir, "containerd"), Shim: filepath.Join(c.BinDir, "containerd-shim-runc-v2"), Runc: filepath.Join(c.BinDir, "runc"),
 		Registry: signaturesBeside,

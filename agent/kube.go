@@ -18,6 +18,7 @@ import (
 	"github.com/bothy-os/bothy/bootstrap/apiproxy"
 	"github.com/bothy-os/bothy/bootstrap/paths"
 	"github.com/bothy-os/bothy/images"
+	"github.com/bothy-os/bothy/images/layer"
 	"github.com/bothy-os/bothy/internal/logfile"
 	"github.com/bothy-os/bothy/internal/supervise"
 	"github.com/bothy-os/bothy/node"
@@ -73,6 +74,7 @@ type kubeProcess struct {
 	// controlPlane is nil on a worker.
 	controlPlane *bootstrap.ControlPlane
 	guard        imageGuard
+	images       *images.Images
 	sup          *supervise.Supervisor
 }
 
@@ -84,10 +86,12 @@ func newKube(config *KubeConfig, log *slog.Logger) (*kubeProcess, error) {
 	if k.node, err = node.New(nc); err != nil {
 		return nil, err
 	}
+	images.GuardLayers(layer.Limits{})
 	im := images.New(images.Config{
-		Socket: k.node.ContainerdSocket(), Layouts: config.ImageLayouts, First: node.SandboxImage,
+		Socket: k.node.ContainerdSocket(), Layouts: config.ImageLayouts, First: node.SandboxImage, Store: nodeImages(),
 		Judge: k.guard.judgeImport, After: []string{node.Containerd}, Log: log.With("wing", "images"),
 	})
+	k.images = im
 	components := []supervise.Component{k.statusComponent(), memoryComponent()}
 	if config.worker() {
 		components = append(components, apiproxy.New(apiProxyAddress(config.Cluster), config.APIServers, log).Component())
@@ -116,7 +120,7 @@ func (k *kubeProcess) statusComponent() supervise.Component {
 		mux := http.NewServeMux()
 		mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
 			changed := func() <-chan struct{} {
-				return firstOf(r.Context(), []<-chan struct{}{k.sup.Changed(), k.guard.gate.Changed()})
+				return firstOf(r.Context(), []<-chan struct{}{k.sup.Changed(), k.guard.gate.Changed(), k.images.Changed()})
 			}
 			statusHandler(k.status, changed)(w, r)
 		})
@@ -128,8 +132,8 @@ func (k *kubeProcess) statusComponent() supervise.Component {
 }
 
 func (k *kubeProcess) status() KubeStatus {
-	images := k.guard.gate.Status()
-	st := KubeStatus{PID: os.Getpid(), Hash: k.config.Hash(), Components: k.sup.Status(), Kubelet: k.node.Status(), Images: &images}
+	policy := k.guard.gate.Status()
+	st := KubeStatus{PID: os.Getpid(), Hash: k.config.Hash(), Components: k.sup.Status(), Kubelet: k.node.Status(), Images: &policy, Imports: k.images.Status()}
 	if k.controlPlane != nil {
 		cp := k.controlPlane.Status()
 		st.ControlPlane = &cp

@@ -117,7 +117,7 @@ func (h *hall) validate(_ context.Context, snap *reconciler.Snapshot) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(flags.Validate(next.cluster), checkImagePolicy(snap.Files, h.env.ImageLayouts)); err != nil {
+	if err := errors.Join(flags.Validate(next.cluster), checkImagePolicy(snap.Files, withStore(h.env.ImageLayouts))); err != nil {
 		return err
 	}
 	now := h.currentSite()

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/bothy-os/bothy/bootstrap"
+	"github.com/bothy-os/bothy/images"
 	"github.com/bothy-os/bothy/images/gate"
 	"github.com/bothy-os/bothy/internal/supervise"
 	"github.com/bothy-os/bothy/internal/version"
@@ -25,6 +26,8 @@ type Status struct {
 	Network      *netdata.Status   `json:"network,omitempty"`
 	// Images is the image policy and what it has decided.
 	Images *gate.Status `json:"images,omitempty"`
+	// Imports is what the node did about the images that it carries.
+	Imports *images.Status `json:"imports,omitempty"`
 	// Machines are the workers that the site enrols, as a control plane sees them.
 	Machines []MachineStatus `json:"machines,omitempty"`
 	// Pods counts this node's pods that have not ended.
@@ -86,6 +89,7 @@ type KubeStatus struct {
 	ControlPlane *bootstrap.Status `json:"controlPlane,omitempty"`
 	Kubelet      node.Status       `json:"kubelet"`
 	Images       *gate.Status      `json:"images,omitempty"`
+	Imports      images.Status     `json:"imports"`
 }
 
 func (s *KubeStatus) ready(component string) bool {

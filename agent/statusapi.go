@@ -165,6 +165,7 @@ func (h *hall) gather() Status {
 		st.Components = append(st.Components, ComponentStatus{Process: "kube", Status: c})
 	}
 	st.ControlPlane, st.Kubelet, st.Images = kube.ControlPlane, &kube.Kubelet, kube.Images
+	st.Imports = &kube.Imports
 	st.Node.Ready, st.Node.Reason, st.URLs = h.node.get()
 	st.Pods = h.node.podCounts()
 	return st

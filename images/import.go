@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"strings"
 	"time"
 
 	introspection "github.com/containerd/containerd/api/services/introspection/v1"
@@ -14,6 +15,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/bothy-os/bothy/images/layout"
+	"github.com/bothy-os/bothy/images/store"
 )
 
 const (
@@ -28,12 +30,16 @@ const (
 const (
 	managedLabel, managedValue = "io.cri-containerd.image", "managed"
 	pinnedLabel, pinnedValue   = "io.cri-containerd.pinned", "pinned"
+	// keptLabel is on what this package pinned and may release again.
+	keptLabel, keptValue = "bothy.dev/kept", "true"
 )
 
 // target is a containerd to import into.
 type target struct {
 	client      *client.Client
 	snapshotter string
+	// store shares files with containerd; nil if there is none.
+	store *store.Store
 }
 
 func newTarget(ctx context.Context, c *client.Client) (*target, error) {
@@ -71,18 +77,21 @@ func pickSnapshotter(plugins []*introspection.Plugin) string {
 	return name
 }
 
-// has reports whether the image is in place: same manifest, pinned, all blobs
-// there, unpacked.
+// has reports whether the image is in place: same manifest, pinned, under all
+// of its names, all blobs there, unpacked.
 func (t *target) has(ctx context.Context, img layout.Image) (bool, error) {
-	got, err := t.client.ImageService().Get(ctx, img.Name)
-	if errdefs.IsNotFound(err) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("look up image in containerd: %w", err)
-	}
-	if got.Target.Digest != img.Descriptor.Digest || got.Labels[pinnedLabel] != pinnedValue || got.Labels[managedLabel] != managedValue {
-		return false, nil
+	var got ctrdimages.Image
+	for _, name := range namesOf(img) {
+		var err error
+		if got, err = t.client.ImageService().Get(ctx, name); errdefs.IsNotFound(err) {
+			return false, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("look up image in containerd: %w", err)
+		}
+		if got.Target.Digest != img.Descriptor.Digest || got.Labels[pinnedLabel] != pinnedValue || got.Labels[managedLabel] != managedValue {
+			return false, nil
+		}
 	}
 	unpacked, err := client.NewImage(t.client, got).IsUnpacked(ctx, t.snapshotter)
 	if errdefs.IsNotFound(err) { // a blob is gone: import again
@@ -91,8 +100,22 @@ func (t *target) has(ctx context.Context, img layout.Image) (bool, error) {
 	return unpacked, err
 }
 
-// put copies an image, names it and unpacks it. A lease keeps containerd's
-// garbage collection away from the blobs until the image refers to them.
+// namesOf are the names an image goes by: its own, and the one by digest that
+// pods use whose tag was resolved before.
+func namesOf(img layout.Image) []string {
+	if strings.Contains(img.Name, "@") {
+		return []string{img.Name}
+	}
+	repository := img.Name
+	if colon := strings.LastIndexByte(repository, ':'); colon > strings.LastIndexByte(repository, '/') {
+		repository = repository[:colon]
+	}
+	return []string{img.Name, repository + "@" + img.Descriptor.Digest.String()}
+}
+
+// put copies an image, unpacks it and names it, in this order: whatever has a
+// name can run. A lease keeps containerd's garbage collection away from the
+// blobs until the image refers to them.
 func (t *target) put(ctx context.Context, l *layout.Layout, img layout.Image) error {
 	ctx, release, err := t.client.WithLease(ctx)
 	if err != nil {
@@ -106,13 +129,16 @@ func (t *target) put(ctx context.Context, l *layout.Layout, img layout.Image) er
 	record := ctrdimages.Image{
 		Name:   img.Name,
 		Target: plain(img.Descriptor),
-		Labels: map[string]string{managedLabel: managedValue, pinnedLabel: pinnedValue},
-	}
-	if record, err = t.store(ctx, record); err != nil {
-		return fmt.Errorf("record image in containerd: %w", err)
+		Labels: map[string]string{managedLabel: managedValue, pinnedLabel: pinnedValue, keptLabel: keptValue},
 	}
 	if err := client.NewImage(t.client, record).Unpack(ctx, t.snapshotter); err != nil {
 		return fmt.Errorf("unpack with snapshotter %s: %w", t.snapshotter, err)
+	}
+	for _, name := range namesOf(img) {
+		record.Name = name
+		if _, err = t.record(ctx, record); err != nil {
+			return fmt.Errorf("record image in containerd: %w", err)
+		}
 	}
 	return nil
 }
@@ -153,6 +179,12 @@ func (t *target) copyBlob(ctx context.Context, l *layout.Layout, desc ocispec.De
 		return err
 	}
 	defer f.Close()
+	if t.store != nil && l.Dir == t.store.Dir() {
+		// As a second name of the same file containerd has it without a copy.
+		if _, err := t.store.Lend(desc); err != nil {
+			return err
+		}
+	}
 	ref := "bothy-import-" + desc.Digest.String()
 	err = content.WriteBlob(ctx, t.client.ContentStore(), ref, f, plain(desc), content.WithLabels(labels))
 	if err == nil {
@@ -185,13 +217,13 @@ func (t *target) label(ctx context.Context, desc ocispec.Descriptor, labels map[
 	return nil
 }
 
-func (t *target) store(ctx context.Context, img ctrdimages.Image) (ctrdimages.Image, error) {
+func (t *target) record(ctx context.Context, img ctrdimages.Image) (ctrdimages.Image, error) {
 	is := t.client.ImageService()
 	stored, err := is.Create(ctx, img)
 	if !errdefs.IsAlreadyExists(err) {
 		return stored, err
 	}
-	return is.Update(ctx, img, "target", "labels."+managedLabel, "labels."+pinnedLabel)
+	return is.Update(ctx, img, "target", "labels."+managedLabel, "labels."+pinnedLabel, "labels."+keptLabel)
 }
 
 // plain drops the annotations of a descriptor: they name the image inside its

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 
 	"github.com/bothy-os/bothy/images/layout"
 	"github.com/bothy-os/bothy/images/signatures"
+	"github.com/bothy-os/bothy/images/store"
 	"github.com/bothy-os/bothy/internal/supervise"
 )
 
@@ -31,6 +33,12 @@ type Config struct {
 	// First is the name of the image that is imported before all others: the
 	// sandbox image, without which no pod starts.
 	First string
+	// Store is where imported bundles are, and where the images that the site's
+	// commits need are kept. What it has goes before Layouts. Nil for none: then
+	// nothing is kept.
+	Store *store.Store
+	// Mirror gives other nodes what this one has; nil for a node that is alone.
+	Mirror *Mirror
 	// Judge, if set, is asked about each image before a byte of it is copied; its
 	// error keeps the image out. Digests are those of the entry in the layout and
 	// of the manifest for this machine.
@@ -45,8 +53,13 @@ type Config struct {
 type Images struct {
 	cfg Config
 
+	// importing is held by who writes images into containerd.
+	importing sync.Mutex
+
 	mu     sync.Mutex
 	status Status
+	// changed is closed when the status is replaced.
+	changed chan struct{}
 }
 
 // Status is what the importer has done.
@@ -57,24 +70,37 @@ type Status struct {
 	Present  int `json:"present"`
 	// Failed holds an error for each image that could not be imported.
 	Failed map[string]string `json:"failed,omitempty"`
+	// Stored are "name@digest" of the images of the store that are ready to run.
+	Stored []string `json:"stored,omitempty"`
 	// Took is how long the last run needed, in nanoseconds.
 	Took time.Duration `json:"took"`
 }
 
+// Has reports whether an image of the store is ready to run.
+func (s *Status) Has(name, digest string) bool { return slices.Contains(s.Stored, name+"@"+digest) }
+
 // New returns the wing. Nothing happens until its components run.
 func New(cfg Config) *Images {
-	return &Images{cfg: cfg}
+	return &Images{cfg: cfg, changed: make(chan struct{})}
 }
 
 // Components returns the importer, a component that runs once and is tried
-// again, with back-off, while an image cannot be imported.
+// again, with back-off, while an image cannot be imported; and, if there is a
+// store, the keeper, which brings back and pins what the site needs.
 func (im *Images) Components() []supervise.Component {
-	return []supervise.Component{{
+	all := []supervise.Component{{
 		Name:    ImporterComponent,
 		After:   im.cfg.After,
 		Restart: supervise.RunOnce,
 		Run:     func(ctx context.Context, _ func()) error { return im.Import(ctx) },
 	}}
+	if im.cfg.Store != nil {
+		all = append(all, supervise.Component{Name: KeeperComponent, After: im.cfg.After, Run: im.keep})
+	}
+	if im.cfg.Mirror != nil {
+		all = append(all, im.mirrorComponent())
+	}
+	return all
 }
 
 // Status returns what the last import did.
@@ -84,27 +110,57 @@ func (im *Images) Status() Status {
 	return im.status
 }
 
+// Changed returns a channel that is closed when the status changes.
+func (im *Images) Changed() <-chan struct{} {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	return im.changed
+}
+
+func (im *Images) setStatus(st Status) {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	im.status = st
+	close(im.changed)
+	im.changed = make(chan struct{})
+}
+
 // Import brings every image of every layout into containerd. It goes on after
 // an image that fails; the returned error joins all failures.
 func (im *Images) Import(ctx context.Context) error {
-	c, err := client.New(im.cfg.Socket, client.WithDefaultNamespace(criNamespace), client.WithTimeout(dialTimeout))
-	if err != nil {
-		return fmt.Errorf("connect to containerd at %s: %w", im.cfg.Socket, err)
-	}
-	defer func() { _ = c.Close() }()
-	target, err := newTarget(ctx, c)
+	target, closeTarget, err := im.connect(ctx)
 	if err != nil {
 		return err
 	}
+	defer closeTarget()
 	return im.importInto(ctx, target)
 }
 
+func (im *Images) connect(ctx context.Context) (*target, func(), error) {
+	c, err := client.New(im.cfg.Socket, client.WithDefaultNamespace(criNamespace), client.WithTimeout(dialTimeout))
+	if err != nil {
+		return nil, nil, fmt.Errorf("connect to containerd at %s: %w", im.cfg.Socket, err)
+	}
+	target, err := newTarget(ctx, c)
+	if err != nil {
+		return nil, nil, errors.Join(err, c.Close())
+	}
+	target.store = im.cfg.Store
+	return target, func() { c.Close() }, nil
+}
+
 func (im *Images) importInto(ctx context.Context, target *target) error {
+	im.importing.Lock()
+	defer im.importing.Unlock()
 	started := time.Now()
 	st := Status{Failed: map[string]string{}}
 	var errs []error
+	stored, err := im.importStore(ctx, target, &st)
+	if err != nil {
+		errs = append(errs, err)
+	}
 	for _, dir := range im.cfg.Layouts {
-		if err := im.importLayout(ctx, target, dir, &st); err != nil {
+		if err := im.importLayout(ctx, target, dir, stored, &st); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -113,9 +169,7 @@ func (im *Images) importInto(ctx context.Context, target *target) error {
 		errs = append(errs, err)
 	}
 	st.Took = time.Since(started)
-	im.mu.Lock()
-	im.status = st
-	im.mu.Unlock()
+	im.setStatus(st)
 	im.cfg.Log.Debug("images imported", "imported", st.Imported, "present", st.Present, "failed", len(st.Failed), "took", st.Took)
 	return errors.Join(errs...)
 }
@@ -133,7 +187,31 @@ func (im *Images) checkFirst(ctx context.Context, target *target) error {
 	return err
 }
 
-func (im *Images) importLayout(ctx context.Context, target *target, dir string, st *Status) error {
+// importStore imports what the store has and returns its names.
+func (im *Images) importStore(ctx context.Context, target *target, st *Status) (map[string]bool, error) {
+	if im.cfg.Store == nil {
+		return nil, nil
+	}
+	index, err := im.cfg.Store.Open()
+	if err != nil {
+		st.Failed[im.cfg.Store.Dir()] = err.Error()
+		return nil, err
+	}
+	names := map[string]bool{}
+	for _, img := range index.Images {
+		names[img.Name] = true
+	}
+	err = im.importAll(ctx, target, index.Layout, nil, st)
+	for _, img := range index.Images {
+		if st.Failed[img.Name] == "" {
+			st.Stored = append(st.Stored, img.Name+"@"+img.Descriptor.Digest.String())
+		}
+	}
+	return names, err
+}
+
+// importLayout imports the images of a layout whose names are not in skip.
+func (im *Images) importLayout(ctx context.Context, target *target, dir string, skip map[string]bool, st *Status) error {
 	l, err := layout.Open(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		im.cfg.Log.Debug("no image layout here", "dir", dir)
@@ -143,10 +221,14 @@ func (im *Images) importLayout(ctx context.Context, target *target, dir string, 
 		st.Failed[dir] = err.Error()
 		return err
 	}
+	return im.importAll(ctx, target, l, skip, st)
+}
+
+func (im *Images) importAll(ctx context.Context, target *target, l *layout.Layout, skip map[string]bool, st *Status) error {
 	var errs []error
 	for _, img := range l.First(im.cfg.First) {
-		if signatures.IsSignature(img.Name) {
-			continue // it lies beside the images and is none
+		if skip[img.Name] || signatures.IsSignature(img.Name) {
+			continue // another has the name, or it lies beside the images and is none
 		}
 		if err := im.importImage(ctx, target, l, img, st); err != nil {
 			st.Failed[img.Name] = err.Error()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"time"
 
 	"github.com/bothy-os/bothy/api/v1alpha1"
@@ -68,6 +69,7 @@ func (o *origin) lookAgain() {
 // not keep the next from being asked. Only errors that need a restart of the
 // component are returned.
 func (g *git) round(ctx context.Context) error {
+	g.addCarried()
 	delivered := false
 	for _, o := range g.origins {
 		if time.Now().Before(o.due) {
@@ -92,6 +94,20 @@ func (g *git) round(ctx context.Context) error {
 	}
 	g.showRound(delivered)
 	return nil
+}
+
+// addCarried makes the directory of carried bundles a source, once there is one.
+func (g *git) addCarried() {
+	carried := v1alpha1.RepositorySource{URL: "bundle://" + g.cfg.Bundles}
+	if _, err := os.Stat(g.cfg.Bundles); g.cfg.Bundles == "" || err != nil {
+		return
+	}
+	for _, o := range g.origins {
+		if o.URL == carried.URL {
+			return
+		}
+	}
+	g.origins = append(g.origins, newOrigin(carried))
 }
 
 // ask fetches from one source and has judged what it has.

@@ -41,6 +41,10 @@ type Config struct {
 	// Kubeconfig is the path of the file with which workloads are applied. It
 	// may appear later.
 	Kubeconfig string
+	// Bundles is a directory in which Git bundles may appear that somebody carried
+	// to the machine; "" for none. Once it exists it is the last source, held to
+	// the same rules as the others.
+	Bundles string
 	// Limits bound what the repository may cost; zero means defaults.
 	Limits mirror.Limits
 	// HealthTimeout overrides the Cluster's spec.gitOps.healthTimeout.

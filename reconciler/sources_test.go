@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -272,6 +273,44 @@ func TestBundle(t *testing.T) {
 	})
 	if m.value("a") != "4" {
 		t.Error("something was applied")
+	}
+}
+
+// TestCarriedBundle brings commits to a site that has lost its server, in the
+// directory that becomes a source once it is there.
+func TestCarriedBundle(t *testing.T) {
+	m := newMachine(t)
+	m.cfg.Bundles = filepath.Join(t.TempDir(), "carried")
+	url := m.Dir + ".served"
+	m.Git("clone", "-q", "--bare", m.Dir, url)
+	m.cfg.Boot.Repository.URL = "file://" + url
+	m.start()
+	m.untilValue("1")
+	if s := m.rec.Status(); len(s.Source.Sources) != 1 {
+		t.Errorf("a directory that is not there is a source: %+v", s.Source.Sources)
+	}
+	if err := os.RemoveAll(url); err != nil {
+		t.Fatal(err)
+	}
+	first := m.Head()
+	m.change("2")
+	if err := os.MkdirAll(m.cfg.Bundles, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	m.Git("bundle", "create", "-q", filepath.Join(m.cfg.Bundles, "2.bundle"), first+"..main")
+	_ = m.reconcile() // it says that the server is away
+	m.untilValue("2")
+	// The next is seen by itself, and held to the rules.
+	m.Write("clusters/default/a.yaml", fmt.Sprintf(manifest, "a", "evil"))
+	m.Commit(nil, "unsigned")
+	m.Git("bundle", "create", "-q", filepath.Join(m.cfg.Bundles, "3.bundle"), first+"..main")
+	m.until("the unsigned commit to be refused", func(s reconciler.Status) bool {
+		return slices.ContainsFunc(s.Events, func(e reconciler.Event) bool {
+			return e.Commit == m.Head() && e.Warning && strings.Contains(e.Message, "not signed")
+		})
+	})
+	if m.value("a") != "2" {
+		t.Errorf("a is %s", m.value("a"))
 	}
 }
 

@@ -2,18 +2,14 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io/fs"
 	"path"
-
-	"sigs.k8s.io/yaml"
 
 	"github.com/bothy-os/bothy/api/v1alpha1"
 	"github.com/bothy-os/bothy/bootstrap/flags"
 	"github.com/bothy-os/bothy/images/policy"
 	"github.com/bothy-os/bothy/reconciler/build"
-	"github.com/bothy-os/bothy/reconciler/build/sops"
 )
 
 // settingsCheck decodes a site's Cluster and Machines as the agent does before
@@ -62,23 +58,6 @@ func policyCheck(files fs.FS) error {
 // buildCheck builds the site's directory. What is encrypted cannot be opened
 // here and is taken as it is.
 func buildCheck(ctx context.Context, files fs.FS, site string) error {
-	_, err := build.Build(ctx, files, build.Options{Dir: site, Skip: build.FluxComponents, Decrypt: sealed{}})
+	_, err := build.Build(ctx, files, build.Options{Dir: site, Skip: build.FluxComponents, Decrypt: build.Sealed{}})
 	return err
-}
-
-// sealed stands for keys that are not here: what is encrypted stays so, and
-// only loses the mark that it is.
-type sealed struct{}
-
-// Decrypt implements build.Decryptor.
-func (sealed) Decrypt(data []byte, format sops.Format) ([]byte, error) {
-	if format != sops.YAML && format != sops.JSON {
-		return data, nil
-	}
-	var content map[string]any
-	if err := yaml.Unmarshal(data, &content); err != nil {
-		return nil, err
-	}
-	delete(content, "sops")
-	return json.Marshal(content) // which is YAML too
 }

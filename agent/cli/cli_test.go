@@ -40,6 +40,8 @@ func TestUpRefusesBeforeItTouchesAnything(t *testing.T) {
 		"no trust root":                        {"--repo", "file:///x.git"},
 		"root.yaml:4: signer: unknown field":   {"--repo", "file:///x.git", "--trust-root", root},
 		"plain http is not accepted":           {"--repo", "http://h/x.git", "--trust-none"},
+		"no-such.tar":                          {"--bundle", filepath.Join(dir, "no-such.tar"), "--trust-none"},
+		"no trust root: say who":               {"--bundle", filepath.Join(dir, "no-such.tar")},
 		"is not an OCI layout":                 {"--repo", "file:///x.git", "--trust-none", "--images", dir},
 		"were all set":                         {"--repo", "file:///x.git", "--trust-none", "--trust-root", root},
 		"use text or json":                     {"-o", "yaml"},

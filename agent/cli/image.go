@@ -13,10 +13,10 @@ import (
 func newImage(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "image",
-		Short:   "Build, list and verify container images without a daemon or a registry",
+		Short:   "Build, carry, keep and verify container images without a daemon or a registry",
 		GroupID: "repo",
 	}
-	cmd.AddCommand(newImageBuild(o), newImageList(o), newImageVerify(o))
+	cmd.AddCommand(newImageBuild(o), newImageList(o), newImageImport(o), newImageCheck(o), newImageExport(o), newImagePrune(o), newImageVerify(o))
 	return cmd
 }
 
@@ -80,14 +80,15 @@ func newImageList(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:     "ls [LAYOUT]",
 		Aliases: []string{"list"},
-		Short:   "List and check the images of an OCI layout directory",
-		Args:    cobra.MaximumNArgs(1),
+		Short:   "List the images that the node keeps, or those of an OCI layout directory",
+		Long: `List the images that the node of the state directory keeps, and for which commits;
+or those of an OCI layout directory, of which every blob is checked.`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			layout := "build/images"
-			if len(args) > 0 {
-				layout = args[0]
+			if len(args) == 0 {
+				return listStore(cmd.OutOrStdout(), o)
 			}
-			list, err := build.List(layout)
+			list, err := build.List(args[0])
 			if err != nil {
 				return err
 			}

@@ -90,7 +90,7 @@ repository says, after checking who signed it.
 	root.AddCommand(
 		newUp(o), newDown(o), newMachine(o),
 		newStatus(o), newHistory(o), newDiff(o), newEvents(o), newLogs(o), newFlows(o), newNet(o), newProfile(o), newReconcile(o), newKubeconfig(o),
-		newRepo(o), newVerify(o, settingsCheck, buildCheck), newTrust(o), newImage(o), newOS(o),
+		newRepo(o), newVerify(o, settingsCheck, buildCheck), newTrust(o), newBundle(o), newImage(o), newOS(o),
 		newVersion(o), newMan(), newAgent(), newKube(),
 	)
 	return root

@@ -16,6 +16,7 @@ import (
 
 	"github.com/bothy-os/bothy/agent"
 	"github.com/bothy-os/bothy/api/v1alpha1"
+	"github.com/bothy-os/bothy/images/store"
 	"github.com/bothy-os/bothy/os/boot"
 	"github.com/bothy-os/bothy/os/sandbox"
 )
@@ -30,6 +31,7 @@ type upFlags struct {
 	trustNone, noWait, isolated                      bool
 	interval, timeout                                time.Duration
 	images                                           []string
+	bundle                                           string
 	nodes                                            int
 	enrolIn                                          string
 }
@@ -55,6 +57,9 @@ prints them and waits until they are there.
 What has no flag (several sources, an endpoint that the site can be pushed to) is
 said in a boot configuration, --config FILE.
 
+With --bundle the node starts from a bundle (see ` + "`bothy bundle`" + `): its images and its
+repository are taken in first, and no network is needed.
+
 Exit status 0 means: the node is Ready, the newest acceptable commit is applied
 and its workloads are healthy.`,
 		Example: `  bothy up --repo https://git.example.org/site.git --path clusters/default --trust-root root.yaml
@@ -75,6 +80,7 @@ and its workloads are healthy.`,
 	fl.StringVar(&f.keys, "decryption-keys", "", "`directory` of SOPS keys that open what the site's directory holds encrypted")
 	fl.StringVar(&f.trustRoot, "trust-root", "", "`file` with the trust root the first commit has to chain to")
 	fl.BoolVar(&f.trustNone, "trust-none", false, "accept commits that nobody signed")
+	fl.StringVar(&f.bundle, "bundle", "", "`bundle` to take images and, without --repo, the repository from: a tar file, a directory, or a volume with bundles")
 	fl.StringSliceVar(&f.images, "images", nil, "OCI layout `directory` to import images from (repeatable)")
 	fl.BoolVar(&f.isolated, "isolated", false, "give the node no way to other networks")
 	fl.IntVar(&f.nodes, "nodes", 0, "`number` of nodes: a control plane and workers on one link (default 1, or as many as there were)")
@@ -95,6 +101,14 @@ func runUp(cmd *cobra.Command, o *options, f *upFlags) error {
 	spec, err := f.spec(o.state)
 	if err != nil {
 		return err
+	}
+	if f.bundle != "" {
+		meter := newMeter(os.Stderr)
+		_, err := storeOf(o.state).Import(cmd.Context(), f.bundle, cmd.InOrStdin(), func(n int64) { meter.show(n, f.bundle) })
+		meter.end()
+		if err != nil {
+			return fmt.Errorf("--bundle: %w", err)
+		}
 	}
 	ctx, cancel := context.WithTimeoutCause(cmd.Context(), f.timeout, fmt.Errorf("not ready after %s", f.timeout))
 	defer cancel()
@@ -161,8 +175,13 @@ func (f *upFlags) spec(state string) (*sandbox.Spec, error) {
 		spec.BootConfig, err = f.givenConfig(spec.Name)
 		return spec, err
 	}
+	_, err = os.Stat(filepath.Join(dir, "boot.yaml"))
+	fresh := err != nil
+	if f.repo == "" && f.bundle != "" && fresh {
+		f.repo = "bundle://" + store.New(filepath.Join(boot.StateDir, "images"), "").GitDir()
+	}
 	if f.repo == "" {
-		if _, err := os.Stat(filepath.Join(dir, "boot.yaml")); err != nil {
+		if fresh {
 			return nil, fmt.Errorf("no repository: %s has no node yet, so say which repository it runs, with --repo URL and --trust-root FILE (`bothy repo init` makes one)", state)
 		}
 		return spec, nil

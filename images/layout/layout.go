@@ -25,6 +25,11 @@ type Layout struct {
 	// Images are the named images in the order of index.json. Descriptors
 	// without a name are not listed: nothing could refer to them.
 	Images []Image
+	// Artifacts are the other entries: signatures and attestations by the tags
+	// that cosign gives them, and what has an artifact type, named or not.
+	Artifacts []Image
+	// Annotations are those of the index itself.
+	Annotations map[string]string
 }
 
 // Image is one named entry of index.json.
@@ -60,14 +65,24 @@ func Open(dir string) (*Layout, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Layout{Dir: dir}
+	return FromIndex(dir, index)
+}
+
+// FromIndex is [Open] for an index that was read already.
+func FromIndex(dir string, index *ocispec.Index) (*Layout, error) {
+	path := filepath.Join(dir, ocispec.ImageIndexFile)
+	l := &Layout{Dir: dir, Annotations: index.Annotations}
 	for _, d := range index.Manifests {
 		name := d.Annotations[ocispec.AnnotationRefName]
-		if name == "" {
+		if name == "" && !IsArtifact(d) {
 			continue
 		}
-		if err := d.Digest.Validate(); err != nil {
-			return nil, fmt.Errorf("image layout %s: image %s: digest %q: %w", path, name, d.Digest, err)
+		if err := checkDescriptor(d); err != nil {
+			return nil, fmt.Errorf("image layout %s: image %s: %w", path, name, err)
+		}
+		if IsArtifact(d) {
+			l.Artifacts = append(l.Artifacts, Image{Name: name, Descriptor: d})
+			continue
 		}
 		l.Images = append(l.Images, Image{Name: name, Descriptor: d})
 	}
@@ -109,7 +124,12 @@ func readIndex(path string) (*ocispec.Index, error) {
 		return nil, fmt.Errorf("open image layout: %w", err)
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxIndexSize+1))
+	return DecodeIndex(f, path)
+}
+
+// DecodeIndex reads an index.json, which is called path in errors.
+func DecodeIndex(r io.Reader, path string) (*ocispec.Index, error) {
+	data, err := io.ReadAll(io.LimitReader(r, maxIndexSize+1))
 	if err != nil {
 		return nil, fmt.Errorf("read image layout %s: %w", path, err)
 	}
@@ -194,41 +214,39 @@ func (l *Layout) Manifest(desc ocispec.Descriptor, os, arch string) (ocispec.Des
 	if err != nil {
 		return desc, nil, err
 	}
-	if isIndex(desc.MediaType) {
+	if IsIndex(desc.MediaType) {
 		next, err := l.platform(desc, data, os, arch)
 		if err != nil {
 			return desc, nil, err
 		}
 		return l.Manifest(next, os, arch)
 	}
-	var m ocispec.Manifest
-	if err := json.Unmarshal(data, &m); err != nil {
-		return desc, nil, &BlobError{File: l.BlobPath(desc.Digest), Digest: desc.Digest, Err: fmt.Errorf("not a manifest: %w", err)}
+	m, err := DecodeManifest(data, desc)
+	if err != nil {
+		return desc, nil, &BlobError{File: l.BlobPath(desc.Digest), Digest: desc.Digest, Err: err}
 	}
-	return desc, &m, nil
+	if err := l.checkPlatform(desc, m); err != nil {
+		return desc, nil, err
+	}
+	return desc, m, nil
 }
 
 func (l *Layout) platform(desc ocispec.Descriptor, data []byte, os, arch string) (ocispec.Descriptor, error) {
-	var index ocispec.Index
-	if err := json.Unmarshal(data, &index); err != nil {
-		return desc, &BlobError{File: l.BlobPath(desc.Digest), Digest: desc.Digest, Err: fmt.Errorf("not an index: %w", err)}
+	index, err := DecodeImageIndex(data, desc)
+	if err != nil {
+		return desc, &BlobError{File: l.BlobPath(desc.Digest), Digest: desc.Digest, Err: err}
 	}
 	var have []string
 	for _, d := range index.Manifests {
 		if d.Platform == nil {
 			continue
 		}
-		if d.Platform.OS == os && d.Platform.Architecture == arch && !isIndex(d.MediaType) {
+		if d.Platform.OS == os && d.Platform.Architecture == arch && !IsIndex(d.MediaType) {
 			return d, nil
 		}
 		have = append(have, d.Platform.OS+"/"+d.Platform.Architecture)
 	}
 	return desc, fmt.Errorf("image is for %s, this machine is %s/%s", strings.Join(have, ", "), os, arch)
-}
-
-func isIndex(mediaType string) bool {
-	return mediaType == ocispec.MediaTypeImageIndex ||
-		mediaType == "application/vnd.docker.distribution.manifest.list.v2+json"
 }
 
 // Verify hashes every blob of an image and returns the first that is wrong.

@@ -11,5 +11,5 @@
 // given and refuses those that hold something already.
 //
 // Map: init.go (the steps), key.go (choosing and making the key), template.go
-// (copying), program.go (running programs).
+// (copying), snapshot.go (a commit and its Git bundle), program.go (running programs).
 package repository

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -13,20 +14,26 @@ import (
 // program runs a command in dir and returns what it printed. The error carries
 // the last lines of its error output.
 func program(ctx context.Context, dir, name string, args ...string) (string, error) {
+	var out bytes.Buffer
+	// A passphrase prompt needs the terminal; git must not ask for passwords.
+	err := pipe(ctx, dir, os.Stdin, &out, name, args...)
+	return out.String(), err
+}
+
+// pipe is program with input and output of the caller's.
+func pipe(ctx context.Context, dir string, in io.Reader, out io.Writer, name string, args ...string) error {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = dir
-	// A passphrase prompt needs the terminal; git must not ask for passwords.
-	cmd.Stdin = os.Stdin
 	cmd.Env = append(withoutRedirection(os.Environ()), "GIT_TERMINAL_PROMPT=0", "LC_ALL=C")
-	var out, problems bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &problems
+	var problems bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, out, &problems
 	if err := cmd.Run(); err != nil {
 		if text := lastLines(problems.String()); text != "" {
 			err = fmt.Errorf("%w: %s", err, text)
 		}
-		return "", fmt.Errorf("%s %s: %w", name, firstArg(args), err)
+		return fmt.Errorf("%s %s: %w", name, firstArg(args), err)
 	}
-	return out.String(), nil
+	return nil
 }
 
 // withoutRedirection drops the variables by which a surrounding git command,
