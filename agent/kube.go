@@ -70,26 +70,30 @@ func runKube(ctx context.Context, log *slog.Logger) error {
 type kubeProcess struct {
 	config *KubeConfig
 	node   *node.Node
+	guard  imageGuard
 	// controlPlane is nil on a worker.
 	controlPlane *bootstrap.ControlPlane
 	sup          *supervise.Supervisor
 }
 
 func newKube(config *KubeConfig, log *slog.Logger) (*kubeProcess, error) {
-	k := &kubeProcess{config: config}
+	k := &kubeProcess{config: config, guard: newImageGuard(config, log)}
+	nc := nodeConfig(config, log)
+	nc.ContainerdPlugins = k.guard.guard.Plugins
 	var err error
-	if k.node, err = node.New(nodeConfig(config, log)); err != nil {
+	if k.node, err = node.New(nc); err != nil {
 		return nil, err
 	}
 	im := images.New(images.Config{
 		Socket: k.node.ContainerdSocket(), Layouts: config.ImageLayouts, First: node.SandboxImage,
-		After: []string{node.Containerd}, Log: log.With("wing", "images"),
+		Judge: k.guard.judgeImport, After: []string{node.Containerd}, Log: log.With("wing", "images"),
 	})
 	components := []supervise.Component{k.statusComponent(), memoryComponent()}
 	if config.worker() {
 		components = append(components, apiproxy.New(apiProxyAddress(config.Cluster), config.APIServers, log).Component())
 	} else {
 		bc := bootstrapConfig(config, log)
+		bc.PodImages = k.guard.guard.Admit
 		bc.SystemObjects = slices.Concat(bc.SystemObjects, []byte("\n---\n"), k.node.SystemObjects())
 		if k.controlPlane, err = bootstrap.New(bc); err != nil {
 			return nil, err
@@ -110,14 +114,22 @@ func apiProxyAddress(cluster *v1alpha1.Cluster) netip.AddrPort {
 func (k *kubeProcess) statusComponent() supervise.Component {
 	return supervise.Component{Name: "kube-status", Run: func(ctx context.Context, ready func()) error {
 		mux := http.NewServeMux()
-		mux.HandleFunc("GET /v1/status", statusHandler(k.status, k.sup.Changed))
+		mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
+			changed := func() <-chan struct{} {
+				return firstOf(r.Context(), []<-chan struct{}{k.sup.Changed(), k.guard.gate.Changed()})
+			}
+			statusHandler(k.status, changed)(w, r)
+		})
+		mux.HandleFunc("GET /v1/images/policy", k.guard.servePolicy)
+		mux.HandleFunc("GET /v1/images/verdict", k.guard.serveVerdict)
 		mux.HandleFunc("GET /v1/profile/{kind}", profileHandler)
 		return serveSocket(ctx, kubeSocket, mux, ready)
 	}}
 }
 
 func (k *kubeProcess) status() KubeStatus {
-	st := KubeStatus{PID: os.Getpid(), Hash: k.config.Hash(), Components: k.sup.Status(), Kubelet: k.node.Status()}
+	images := k.guard.gate.Status()
+	st := KubeStatus{PID: os.Getpid(), Hash: k.config.Hash(), Components: k.sup.Status(), Kubelet: k.node.Status(), Images: &images}
 	if k.controlPlane != nil {
 		cp := k.controlPlane.Status()
 		st.ControlPlane = &cp

@@ -117,7 +117,7 @@ func (h *hall) validate(_ context.Context, snap *reconciler.Snapshot) error {
 	if err != nil {
 		return err
 	}
-	if err := flags.Validate(next.cluster); err != nil {
+	if err := errors.Join(flags.Validate(next.cluster), checkImagePolicy(snap.Files, h.env.ImageLayouts)); err != nil {
 		return err
 	}
 	now := h.currentSite()
@@ -232,6 +232,9 @@ func (h *hall) siteComponent() supervise.Component {
 				next, err := decodeSite(snap, h.boot.Repository.Path, h.env.Name)
 				if err != nil {
 					return fmt.Errorf("commit %s was accepted, but this version of bothy cannot read it: %w", snap.Commit, err)
+				}
+				if err := enforceImagePolicy(ctx, snap); err != nil {
+					return err
 				}
 				if err := h.tracing.Switch(ctx, next.telemetry.Tracing); err != nil {
 					h.log.Warn("tracing", "err", err)

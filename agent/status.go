@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/bothy-os/bothy/bootstrap"
+	"github.com/bothy-os/bothy/images/gate"
 	"github.com/bothy-os/bothy/internal/supervise"
 	"github.com/bothy-os/bothy/internal/version"
 	"github.com/bothy-os/bothy/netdata"
@@ -24,6 +25,8 @@ type Status struct {
 	Network      *netdata.Status   `json:"network,omitempty"`
 	// Machines are the workers that the site enrols, as a control plane sees them.
 	Machines []MachineStatus `json:"machines,omitempty"`
+	// Images is the image policy and what it has decided.
+	Images *gate.Status `json:"images,omitempty"`
 	// Pods counts this node's pods that have not ended.
 	Pods PodCounts `json:"pods"`
 	// URLs are where NodePort Services answer.
@@ -82,6 +85,7 @@ type KubeStatus struct {
 	// ControlPlane is nil on a worker.
 	ControlPlane *bootstrap.Status `json:"controlPlane,omitempty"`
 	Kubelet      node.Status       `json:"kubelet"`
+	Images       *gate.Status      `json:"images,omitempty"`
 }
 
 func (s *KubeStatus) ready(component string) bool {

@@ -34,6 +34,7 @@ func (h *hall) statusComponent() supervise.Component {
 		mux.HandleFunc("GET /v1/history", h.serveHistory)
 		mux.HandleFunc("POST /v1/diff", h.servePreview)
 		mux.HandleFunc("GET /v1/profile/{kind}", h.serveProfile)
+		mux.HandleFunc("GET /v1/images/verdict", h.serveImageVerdict)
 		h.networkRoutes(mux)
 		mux.Handle("GET /metrics", h.metricsHandler())
 		return serveSocket(ctx, boot.AgentSocket, mux, ready)
@@ -60,7 +61,9 @@ func (h *hall) metricsHandler() http.Handler {
 		}
 		return n.Metrics().Gather()
 	})
-	all := prometheus.Gatherers{prometheus.DefaultGatherer, h.reconciler.Metrics(), network}
+	images := prometheus.NewRegistry()
+	images.MustRegister(imageMetrics{status: h.imageStatus})
+	all := prometheus.Gatherers{prometheus.DefaultGatherer, h.reconciler.Metrics(), network, images}
 	return promhttp.HandlerFor(all, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
 }
 
@@ -161,7 +164,7 @@ func (h *hall) gather() Status {
 	for _, c := range kube.Components {
 		st.Components = append(st.Components, ComponentStatus{Process: "kube", Status: c})
 	}
-	st.ControlPlane, st.Kubelet = kube.ControlPlane, &kube.Kubelet
+	st.ControlPlane, st.Kubelet, st.Images = kube.ControlPlane, &kube.Kubelet, kube.Images
 	st.Node.Ready, st.Node.Reason, st.URLs = h.node.get()
 	st.Pods = h.node.podCounts()
 	return st

@@ -120,19 +120,3 @@ func poll(ctx context.Context, every time.Duration, done func() bool) error {
 	}
 	return ctx.Err()
 }
-
-// retryFor tries until it works, and returns the last error when the time is
-// up.
-func retryFor(ctx context.Context, limit time.Duration, try func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	var last error
-	err := poll(ctx, 50*time.Millisecond, func() bool {
-		last = try(ctx)
-		return last == nil
-	})
-	if last != nil {
-		return last
-	}
-	return err
-}

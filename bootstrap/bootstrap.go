@@ -53,7 +53,10 @@ type Config struct {
 	// SystemObjects is a manifest of objects that the node's own parts need. An
 	// APIService in it without caBundle gets the cluster CA's.
 	SystemObjects []byte
-	Log           *slog.Logger
+	// PodImages, if set, is asked at admission about each image of a pod. It
+	// returns the image to run instead, or why it may not run.
+	PodImages func(ctx context.Context, image string) (string, error)
+	Log       *slog.Logger
 }
 
 // ControlPlane is a single-node control plane. There is one per process.
@@ -104,7 +107,7 @@ func New(cfg Config) (*ControlPlane, error) {
 	if err != nil {
 		return nil, err
 	}
-	cp.options, err = parseOptions(args)
+	cp.options, err = parseOptions(args, cfg.PodImages)
 	return cp, err
 }
 

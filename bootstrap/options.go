@@ -11,6 +11,7 @@ import (
 	schedoptions "k8s.io/kubernetes/cmd/kube-scheduler/app/options"
 
 	"github.com/bothy-os/bothy/bootstrap/flags"
+	"github.com/bothy-os/bothy/bootstrap/podimages"
 )
 
 // options are the parsed settings of the upstream components. They are made
@@ -22,9 +23,14 @@ type options struct {
 	scheduler         *schedoptions.Options
 }
 
-func parseOptions(args flags.Args) (*options, error) {
+func parseOptions(args flags.Args, images podimages.Func) (*options, error) {
 	o := &options{apiServer: apiserverapp.NewServerRunOptions(), scheduler: schedoptions.NewOptions()}
 	var err error
+	if images != nil {
+		if err := podimages.Add(o.apiServer.Admission.GenericAdmission, images); err != nil {
+			return nil, err
+		}
+	}
 	if o.controllerManager, err = kcmoptions.NewKubeControllerManagerOptions(); err != nil {
 		return nil, fmt.Errorf("prepare kube-controller-manager: %w", err)
 	}

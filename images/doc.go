@@ -12,6 +12,10 @@
 // names the file and the digest that are wrong, and that the sandbox image
 // comes first, because no pod starts without it.
 //
+// What may run is decided elsewhere: policy reads the site's image policy,
+// verify judges an image by it, gate is the judgement on a node, enforce puts it
+// into containerd, signatures finds what is attached to images.
+//
 // It must not know who asked for an image, where layouts come from, or
 // anything about Kubernetes beyond the labels by which containerd's CRI plugin
 // recognises its images.

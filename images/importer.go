@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"runtime"
 	"sync"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/bothy-os/bothy/images/layout"
+	"github.com/bothy-os/bothy/images/signatures"
 	"github.com/bothy-os/bothy/internal/supervise"
 )
 
@@ -29,6 +31,10 @@ type Config struct {
 	// First is the name of the image that is imported before all others: the
 	// sandbox image, without which no pod starts.
 	First string
+	// Judge, if set, is asked about each image before a byte of it is copied; its
+	// error keeps the image out. Digests are those of the entry in the layout and
+	// of the manifest for this machine.
+	Judge func(name string, digests []string) error
 	// After names the components that must be ready before, usually containerd.
 	After []string
 	// Log receives one line per imported image and per failure.
@@ -139,6 +145,9 @@ func (im *Images) importLayout(ctx context.Context, target *target, dir string, 
 	}
 	var errs []error
 	for _, img := range l.First(im.cfg.First) {
+		if signatures.IsSignature(img.Name) {
+			continue // it lies beside the images and is none
+		}
 		if err := im.importImage(ctx, target, l, img, st); err != nil {
 			st.Failed[img.Name] = err.Error()
 			errs = append(errs, fmt.Errorf("import image %s: %w", img.Name, err))
@@ -156,6 +165,9 @@ func (im *Images) importImage(ctx context.Context, target *target, l *layout.Lay
 		st.Present++
 		return nil
 	}
+	if err := im.judge(l, img); err != nil {
+		return err
+	}
 	started := time.Now()
 	if err := target.put(ctx, l, img); err != nil {
 		return err
@@ -163,4 +175,20 @@ func (im *Images) importImage(ctx context.Context, target *target, l *layout.Lay
 	st.Imported++
 	im.cfg.Log.Info("image imported", "image", img.Name, "digest", img.Descriptor.Digest.String(), "took", time.Since(started).Round(time.Millisecond))
 	return nil
+}
+
+// judge asks whether an image may come in.
+func (im *Images) judge(l *layout.Layout, img layout.Image) error {
+	if im.cfg.Judge == nil {
+		return nil
+	}
+	manifest, _, err := l.Manifest(img.Descriptor, runtime.GOOS, runtime.GOARCH)
+	if err != nil {
+		return err
+	}
+	digests := []string{img.Descriptor.Digest.String()}
+	if manifest.Digest != img.Descriptor.Digest {
+		digests = append(digests, manifest.Digest.String())
+	}
+	return im.cfg.Judge(img.Name, digests)
 }

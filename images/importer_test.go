@@ -2,6 +2,7 @@ package images
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -18,6 +19,8 @@ import (
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/containerd/v2/plugins/snapshots/native"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
 	bolt "go.etcd.io/bbolt"
 	rpc "google.golang.org/genproto/googleapis/rpc/status"
 
@@ -134,6 +137,27 @@ func (c *containerd) names() string {
 		names = append(names, i.Name)
 	}
 	return strings.Join(names, " ")
+}
+
+// TestDeniedImageStaysOut: of an image that may not run not a byte is copied.
+func TestDeniedImageStaysOut(t *testing.T) {
+	c := newContainerd(t)
+	dir := testLayout(t, "x/app:1", "x/evil:1")
+	var asked []string
+	im := New(Config{Layouts: []string{dir}, Log: slog.New(slog.DiscardHandler), Judge: func(name string, digests []string) error {
+		asked = append(asked, digests...)
+		if name == "x/evil:1" {
+			return errors.New("it is not signed")
+		}
+		return nil
+	}})
+	err := im.importInto(c.ctx, c.target)
+	if st := im.Status(); err == nil || st.Imported != 1 || st.Failed["x/evil:1"] != "it is not signed" || len(asked) != 2 {
+		t.Errorf("%+v, %v, asked about %v", st, err, asked)
+	}
+	if _, err := c.target.client.ContentStore().Info(c.ctx, digest.Digest(asked[1])); !errdefs.IsNotFound(err) {
+		t.Errorf("the manifest of a denied image: %v", err)
+	}
 }
 
 func TestImportsOnceAndSurvivesGarbageCollection(t *testing.T) {

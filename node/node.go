@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/containerd/plugin"
+
 	"github.com/bothy-os/bothy/api/v1alpha1"
 	"github.com/bothy-os/bothy/internal/supervise"
 	"github.com/bothy-os/bothy/node/kubelet"
@@ -56,6 +58,9 @@ type Config struct {
 	ResolvConf string
 	// SandboxImage is the full name of the pause image. Default SandboxImage.
 	SandboxImage string
+
+	// ContainerdPlugins, if set, changes the plugins that containerd is made of.
+	ContainerdPlugins func([]plugin.Registration) ([]plugin.Registration, error)
 
 	// CAFile verifies clients of the kubelet, and kubelets.
 	CAFile string
@@ -218,6 +223,7 @@ func (n *Node) runtimeConfig() runtime.Config {
 		CNIConfDir:   n.CNIConfDir(),
 		RegistryDir:  filepath.Join(cfg.StateDir, "images", "registries"),
 		SandboxImage: cfg.SandboxImage,
+		Plugins:      cfg.ContainerdPlugins,
 	}
 }
 

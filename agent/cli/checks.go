@@ -11,6 +11,7 @@ import (
 
 	"github.com/bothy-os/bothy/api/v1alpha1"
 	"github.com/bothy-os/bothy/bootstrap/flags"
+	"github.com/bothy-os/bothy/images/policy"
 	"github.com/bothy-os/bothy/reconciler/build"
 	"github.com/bothy-os/bothy/reconciler/build/sops"
 )
@@ -46,6 +47,15 @@ func settingsCheck(_ context.Context, files fs.FS, site string) error {
 		all = append(all, v1alpha1.MachineFile{Path: name, Data: data})
 	}
 	_, err = v1alpha1.DecodeMachines(all)
+	return errors.Join(policyCheck(files), err)
+}
+
+// policyCheck reads the image policy as the agent does.
+func policyCheck(files fs.FS) error {
+	found, err := policy.Read(files)
+	if err == nil && found != nil {
+		_, err = policy.Compile(found)
+	}
 	return err
 }
 

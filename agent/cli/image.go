@@ -13,10 +13,10 @@ import (
 func newImage(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "image",
-		Short:   "Build and list container images without a daemon or a registry",
+		Short:   "Build, list and verify container images without a daemon or a registry",
 		GroupID: "repo",
 	}
-	cmd.AddCommand(newImageBuild(o), newImageList(o))
+	cmd.AddCommand(newImageBuild(o), newImageList(o), newImageVerify(o))
 	return cmd
 }
 

@@ -64,6 +64,7 @@ the certificate.`,
 	fl.StringVar(&opts.BinDir, "bin", "", "`directory` of the binaries (default where this command is)")
 	fl.StringVar(&opts.ImagesDir, "images", "", "OCI layout `directory` with container images that go into the system: at least the pause image")
 	fl.StringArrayVar(&opts.CommandLine, "append", nil, "`argument` for the kernel (repeatable)")
+	fl.StringVar(&opts.Compression, "compression", "", "how mkfs.erofs compresses the root file system (default \"zstd,15\", which takes minutes; lz4 is quick)")
 	fl.StringVar(&key, "secure-boot-key", "", "`file` with the private key for Secure Boot, PEM")
 	fl.StringVar(&certificate, "secure-boot-cert", "", "`file` with its certificate, PEM")
 	cmd.MarkFlagsRequiredTogether("secure-boot-key", "secure-boot-cert")

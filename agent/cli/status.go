@@ -11,6 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/bothy-os/bothy/agent"
+	"github.com/bothy-os/bothy/images/gate"
+	"github.com/bothy-os/bothy/images/policy"
 	"github.com/bothy-os/bothy/internal/supervise"
 	"github.com/bothy-os/bothy/reconciler"
 	"github.com/bothy-os/bothy/reconciler/endpoint"
@@ -84,6 +86,9 @@ func printStatus(w io.Writer, s style, st *agent.Status) error {
 	}
 	if n := st.Network; n != nil {
 		fields(w, s, "network", networkLine(st))
+	}
+	if st.Images != nil {
+		fields(w, s, "images", imagesLine(s, st.Images))
 	}
 	fmt.Fprintln(w)
 	rows := [][]string{{"COMPONENT", "PROCESS", "STATE", "SINCE", "STARTED IN", "RESTARTS", "LAST ERROR"}}
@@ -189,6 +194,25 @@ func endpointLine(s style, e *endpoint.Status) string {
 	}
 	if p := e.LastPush; p != nil {
 		line += fmt.Sprintf("\nlast push %s by %s: %s %s", ago(p.At), p.Who, short(p.Commit), p.Verdict)
+	}
+	return line
+}
+
+// imagesLine says what may run, and what was kept out.
+func imagesLine(s style, g *gate.Status) string {
+	line := "any image may run: the repository has no " + policy.File
+	switch {
+	case g.Error != "":
+		line = s.bad("nothing new may run") + ": " + g.Error
+	case g.InForce:
+		line = fmt.Sprintf("policy %s of commit %s, %d rules", g.Hash[:12], short(g.Commit), g.Rules)
+	}
+	var denied uint64
+	for _, n := range g.Denied {
+		denied += n
+	}
+	if denied > 0 && g.LastDenial != nil {
+		line += fmt.Sprintf("\n%s, the last %s at %s: %s", s.warn(fmt.Sprintf("%d denied", denied)), ago(g.LastDenial.Time), g.LastDenial.Point, g.LastDenial.Reason)
 	}
 	return line
 }

@@ -18,7 +18,7 @@ func TestTheNetworkOfABootConfiguration(t *testing.T) {
 		"{vlan: 5000}":                                   "network.vlan",
 		"{dns: [192.0.2.3, dns.example.org]}":            "network.dns[1]",
 		"{ntp: ['not a name']}":                          "network.ntp[0]",
-		"{adress: 192.0.2.10}":                           "network.adress",
+		"{gatewya: 192.0.2.10}":                          "network.gatewya",
 	} {
 		config := "apiVersion: bothy.dev/v1alpha1\nkind: BootConfig\nrepository: {url: 'https://git.example.org/site.git', path: clusters/default}\ntrust: {none: true}\n"
 		if text != "" {

@@ -1,8 +1,3 @@
-// The binary is static: names are looked up without the C library, which would
-// look for parts of itself on the machine.
-//
-//go:debug netdns=go
-
 // Command bothy is the agent, the Kubernetes process and the command line in
 // one; see package cli for the commands.
 package main
@@ -13,4 +8,7 @@ import (
 	"github.com/bothy-os/bothy/agent/cli"
 )
 
-func main() { os.Exit(cli.Main()) }
+func main() {
+	lookUpUsersInFiles()
+	os.Exit(cli.Main())
+}

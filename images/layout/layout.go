@@ -74,6 +74,35 @@ func Open(dir string) (*Layout, error) {
 	return l, nil
 }
 
+// Entries returns all descriptors of index.json, named or not: signatures of
+// images may have no name.
+func (l *Layout) Entries() ([]ocispec.Descriptor, error) {
+	index, err := readIndex(filepath.Join(l.Dir, ocispec.ImageIndexFile))
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range index.Manifests {
+		if err := d.Digest.Validate(); err != nil {
+			return nil, fmt.Errorf("image layout %s: digest %q: %w", l.Dir, d.Digest, err)
+		}
+	}
+	return index.Manifests, nil
+}
+
+// ReadSmall returns the content of a blob of at most limit bytes after checking
+// its digest.
+func (l *Layout) ReadSmall(d digest.Digest, limit int64) ([]byte, error) {
+	path := l.BlobPath(d)
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, &BlobError{File: path, Digest: d, Err: err}
+	}
+	if st.Size() > limit {
+		return nil, &BlobError{File: path, Digest: d, Err: fmt.Errorf("%d bytes is too large, the limit is %d", st.Size(), limit)}
+	}
+	return l.ReadBlob(ocispec.Descriptor{Digest: d, Size: st.Size()})
+}
+
 func readIndex(path string) (*ocispec.Index, error) {
 	f, err := os.Open(path)
 	if err != nil {

@@ -14,7 +14,11 @@
 //
 // The package must not know Kubernetes or what is in the artifact.
 //
-// Map: policy.go (whom to believe), verify.go (the decision), bundle.go and
-// legacy.go (the two formats), repository.go (what is read), remote.go (from a
-// registry).
+// Reading and deciding are apart: [Collect] reads what is attached to a digest,
+// [Check] and [CheckStatement] decide about it and touch nothing, so that what
+// was collected can be carried to a machine without a network. [Verify] is both.
+//
+// Map: policy.go (whom to believe), signatures.go (what is attached),
+// verify.go (the decision), bundle.go, legacy.go and envelope.go (the formats),
+// repository.go (what is read), remote.go (from a registry).
 package cosign

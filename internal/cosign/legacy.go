@@ -2,7 +2,6 @@ package cosign
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -41,35 +40,6 @@ type payload struct {
 	} `json:"critical"`
 }
 
-// legacy looks at the tag for signatures.
-func (c *check) legacy(ctx context.Context) (*Verified, error) {
-	m, err := c.manifest(ctx, "sha256-"+strings.TrimPrefix(c.digest, sha256Prefix)+".sig")
-	if err != nil {
-		return nil, err
-	}
-	var unread []error
-	for i, l := range m.Layers {
-		if i == maxSignatures {
-			c.refuse("signatures", fmt.Errorf("only the first %d of %d were looked at", maxSignatures, len(m.Layers)))
-			break
-		}
-		if l.MediaType != payloadType {
-			continue
-		}
-		signed, err := c.repository.Blob(ctx, l.Digest)
-		if err != nil {
-			unread = append(unread, err)
-			continue
-		}
-		verified, err := guarded(func() (*Verified, error) { return c.verifyPayload(signed, l.Annotations) })
-		if err == nil {
-			return verified, nil
-		}
-		c.refuse("signature "+l.Digest, err)
-	}
-	return nil, errors.Join(unread...)
-}
-
 // verifyPayload verifies the signature of a payload, and that the payload is
 // about the digest.
 func (c *check) verifyPayload(signed []byte, annotations map[string]string) (*Verified, error) {
@@ -96,7 +66,7 @@ func (c *check) verifyPayload(signed []byte, annotations map[string]string) (*Ve
 
 func (c *check) verifyOver(signed, sig []byte, annotations map[string]string) (*Verified, error) {
 	if c.policy.trusted != nil {
-		return c.verifyCertified(signed, sig, annotations)
+		return c.verifyProven(signed, sig, annotations)
 	}
 	var names []string
 	for _, k := range c.policy.keys {
@@ -108,18 +78,19 @@ func (c *check) verifyOver(signed, sig []byte, annotations map[string]string) (*
 	return nil, fmt.Errorf("it is not by any of the keys %s", strings.Join(names, ", "))
 }
 
-// verifyCertified makes a bundle of what the annotations hold, and verifies it
-// as one.
-func (c *check) verifyCertified(signed, sig []byte, annotations map[string]string) (*Verified, error) {
-	material, err := materialOf(annotations)
+// olderBundle is the version that is content with a log's promise of inclusion.
+const olderBundle = "application/vnd.dev.sigstore.bundle+json;version=0.1"
+
+// verifyProven makes a bundle of what the annotations hold, and verifies it as
+// one.
+func (c *check) verifyProven(signed, sig []byte, annotations map[string]string) (*Verified, error) {
+	material, err := c.materialOf(annotations)
 	if err != nil {
 		return nil, err
 	}
 	digest := sha256.Sum256(signed)
 	b, err := bundle.NewBundle(&protobundle.Bundle{
-		// The version that is content with a log's promise of inclusion.
-		MediaType:            "application/vnd.dev.sigstore.bundle+json;version=0.1",
-		VerificationMaterial: material,
+		MediaType: olderBundle, VerificationMaterial: material,
 		Content: &protobundle.Bundle_MessageSignature{MessageSignature: &protocommon.MessageSignature{
 			MessageDigest: &protocommon.HashOutput{Algorithm: protocommon.HashAlgorithm_SHA2_256, Digest: digest[:]},
 			Signature:     sig,
@@ -128,27 +99,22 @@ func (c *check) verifyCertified(signed, sig []byte, annotations map[string]strin
 	if err != nil {
 		return nil, err
 	}
-	verifier, err := c.policy.certified()
-	if err != nil {
-		return nil, err
-	}
-	result, err := verifier.Verify(b, verify.NewPolicy(verify.WithArtifact(bytes.NewReader(signed)), c.policy.identities...))
-	if err != nil {
-		return nil, err
-	}
-	return &Verified{Signer: signer(result)}, nil
+	return c.believe(b, verify.WithArtifact(bytes.NewReader(signed)), func(*verify.VerificationResult) error { return nil })
 }
 
 // materialOf is what proves a signature: certificate, log entry, time stamp.
-func materialOf(annotations map[string]string) (*protobundle.VerificationMaterial, error) {
-	block, _ := pem.Decode([]byte(annotations[certificateAnnotation]))
-	if block == nil {
-		return nil, errors.New("it has no certificate: it was made with a key, and the policy names identities")
-	}
-	material := &protobundle.VerificationMaterial{
-		Content: &protobundle.VerificationMaterial_X509CertificateChain{X509CertificateChain: &protocommon.X509CertificateChain{
+func (c *check) materialOf(annotations map[string]string) (*protobundle.VerificationMaterial, error) {
+	material := &protobundle.VerificationMaterial{}
+	if c.policy.byIdentity() {
+		block, _ := pem.Decode([]byte(annotations[certificateAnnotation]))
+		if block == nil {
+			return nil, errors.New("it has no certificate: it was made with a key, and the policy names identities")
+		}
+		material.Content = &protobundle.VerificationMaterial_X509CertificateChain{X509CertificateChain: &protocommon.X509CertificateChain{
 			Certificates: []*protocommon.X509Certificate{{RawBytes: block.Bytes}},
-		}},
+		}}
+	} else {
+		material.Content = &protobundle.VerificationMaterial_PublicKey{PublicKey: &protocommon.PublicKeyIdentifier{Hint: "key"}}
 	}
 	if text := annotations[logAnnotation]; text != "" {
 		entry, err := logEntry([]byte(text))

@@ -11,9 +11,6 @@ import (
 	"github.com/sigstore/sigstore-go/pkg/verify"
 )
 
-// maxSignatures bounds how many signatures of a digest are looked at.
-const maxSignatures = 50
-
 // Verified is a signature that the policy believes.
 type Verified struct {
 	// Signer is the key, or subject and issuer.
@@ -26,65 +23,125 @@ type Verified struct {
 // believes.
 type Unsigned struct {
 	Digest string
+	// PredicateType is that of the attestation that was looked for; empty for a
+	// signature.
+	PredicateType string
 	// Reasons are of the signatures that were found, one each.
 	Reasons []error
 }
 
 func (u *Unsigned) Error() string {
+	what, remedy := "signature", "cosign sign"
+	if u.PredicateType != "" {
+		what, remedy = fmt.Sprintf("attestation of type %q", u.PredicateType), "cosign attest"
+	}
 	if len(u.Reasons) == 0 {
-		return fmt.Sprintf("%s has no signature; sign it with: cosign sign", u.Digest)
+		return fmt.Sprintf("%s has no %s; sign it with: %s", u.Digest, what, remedy)
 	}
 	reasons := make([]string, 0, len(u.Reasons))
 	for _, r := range u.Reasons {
 		reasons = append(reasons, r.Error())
 	}
-	return fmt.Sprintf("%s has no trusted signature: %s", u.Digest, strings.Join(reasons, "; "))
+	return fmt.Sprintf("%s has no trusted %s: %s", u.Digest, what, strings.Join(reasons, "; "))
 }
 
 // Verify looks for a signature of digest ("sha256:<hex>") that the policy
 // believes. The error is an [*Unsigned] if there is none; any other says that it
 // is not known, because something could not be read.
 func Verify(ctx context.Context, r Repository, digest string, p *Policy) (*Verified, error) {
+	found, unread := Collect(ctx, r, digest)
+	if found == nil {
+		return nil, unread
+	}
+	verified, err := Check(found, digest, p)
+	if err == nil {
+		return verified, nil
+	}
+	if unread != nil {
+		return nil, unread
+	}
+	return nil, err
+}
+
+// Check looks for a signature of digest among what is attached to it. It reads
+// nothing and asks nobody. The error is an [*Unsigned] if the policy believes
+// none.
+func Check(s *Signatures, digest string, p *Policy) (*Verified, error) {
+	return look(s, digest, p, signPredicate, nil)
+}
+
+// CheckStatement looks for an attestation of digest: a statement with the given
+// predicate type, by somebody whom the policy believes, that accept takes. The
+// statement is an in-toto statement as JSON. The error is an [*Unsigned] if
+// there is none.
+func CheckStatement(s *Signatures, digest string, p *Policy, predicateType string, accept func(statement []byte) error) (*Verified, error) {
+	return look(s, digest, p, predicateType, accept)
+}
+
+func look(s *Signatures, digest string, p *Policy, predicateType string, accept func([]byte) error) (*Verified, error) {
 	raw, err := digestBytes(digest)
 	if err != nil {
 		return nil, err
 	}
-	c := &check{repository: r, digest: digest, raw: raw, policy: p}
-	var unread []error
-	for _, look := range []func(context.Context) (*Verified, error){c.bundles, c.legacy} {
-		verified, err := look(ctx)
-		if verified != nil {
-			return verified, nil
+	c := &check{digest: digest, raw: raw, policy: p, predicateType: predicateType, accept: accept}
+	if s == nil {
+		return nil, c.unsigned()
+	}
+	for _, o := range s.Omitted {
+		c.reasons = append(c.reasons, errors.New(o))
+	}
+	for _, b := range s.Bundles {
+		if v := c.try("bundle "+b.Name, func() (*Verified, error) { return c.verifyBundle(b.Content) }); v != nil {
+			return v, nil
 		}
-		if err != nil && !errors.Is(err, ErrNotFound) {
-			unread = append(unread, err)
+	}
+	if predicateType == signPredicate {
+		for _, a := range s.Payloads {
+			if v := c.try("signature "+a.Name, func() (*Verified, error) { return c.verifyPayload(a.Content, a.Annotations) }); v != nil {
+				return v, nil
+			}
+		}
+		return nil, c.unsigned()
+	}
+	for _, a := range s.Envelopes {
+		if v := c.try("attestation "+a.Name, func() (*Verified, error) { return c.verifyEnvelope(a.Content, a.Annotations) }); v != nil {
+			return v, nil
 		}
 	}
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
-	}
-	if len(unread) > 0 {
-		return nil, fmt.Errorf("read signatures of %s: %w", digest, errors.Join(unread...))
-	}
-	return nil, &Unsigned{Digest: digest, Reasons: c.reasons}
+	return nil, c.unsigned()
 }
 
-// check is the search for a signature of one digest.
+// check is the search for one signature or attestation of one digest.
 type check struct {
-	repository Repository
-	digest     string
-	raw        []byte
-	policy     *Policy
-	reasons    []error
+	digest string
+	raw    []byte
+	policy *Policy
+	// predicateType is what has to be stated; accept judges the statement.
+	predicateType string
+	accept        func(statement []byte) error
+	reasons       []error
 }
 
-// refuse notes why a signature was not believed.
-func (c *check) refuse(what string, err error) {
-	c.reasons = append(c.reasons, fmt.Errorf("%s: %w", what, err))
+func (c *check) unsigned() *Unsigned {
+	u := &Unsigned{Digest: c.digest, Reasons: c.reasons}
+	if c.predicateType != signPredicate {
+		u.PredicateType = c.predicateType
+	}
+	return u
+}
+
+// try notes why an attachment is not believed.
+func (c *check) try(what string, do func() (*Verified, error)) *Verified {
+	v, err := guarded(do)
+	if err != nil {
+		c.reasons = append(c.reasons, fmt.Errorf("%s: %w", what, err))
+		return nil
+	}
+	return v
 }
 
 // manifest reads a manifest of signatures.
-func (c *check) manifest(ctx context.Context, reference string) (*manifest, error) {
+func (c *collector) manifest(ctx context.Context, reference string) (*manifest, error) {
 	data, err := c.repository.Manifest(ctx, reference)
 	if err != nil {
 		return nil, err

@@ -80,16 +80,23 @@ func readModules(dir string) (map[string]module, error) {
 	return all, err
 }
 
-// closure lists modules with all they depend on, in the order of loading. A
-// name that is no module is built in, or asked for in vain: only the kernel knows.
+// closure lists modules with all they depend on, in the order of loading. A name may be
+// an alias, as that of an algorithm which several modules have. One that is neither is
+// built in, or asked for in vain: only the kernel knows.
 func closure(all map[string]module, names ...string) []module {
 	var out []module
 	seen := map[string]bool{}
 	var add func(string)
-	add = func(name string) {
-		name = strings.ReplaceAll(name, "-", "_")
+	add = func(wanted string) {
+		name := strings.ReplaceAll(wanted, "-", "_")
 		m, ok := all[name]
-		if !ok || seen[name] {
+		if !ok {
+			for _, n := range withAlias(all, wanted) {
+				add(n)
+			}
+			return
+		}
+		if seen[name] {
 			return
 		}
 		seen[name] = true
@@ -101,6 +108,18 @@ func closure(all map[string]module, names ...string) []module {
 	for _, n := range names {
 		add(n)
 	}
+	return out
+}
+
+// withAlias lists the modules that have an alias.
+func withAlias(all map[string]module, alias string) []string {
+	var out []string
+	for name, m := range all {
+		if slices.Contains(m.aliases, alias) {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
 	return out
 }
 

@@ -21,6 +21,22 @@ func TestModulesAreLoadedAfterWhatTheyNeed(t *testing.T) {
 	}
 }
 
+func TestWhatIsNeededMayBeAnAlias(t *testing.T) {
+	all := map[string]module{
+		"erofs":          {path: "erofs.ko", depends: []string{"libcrc32c"}},
+		"libcrc32c":      {path: "libcrc32c.ko", depends: []string{"crc32c"}},
+		"crc32c_intel":   {path: "crc32c-intel.ko", aliases: []string{"crc32c", "crypto-crc32c"}},
+		"crc32c_generic": {path: "crc32c_generic.ko", aliases: []string{"crc32c"}},
+	}
+	var got []string
+	for _, m := range closure(all, "erofs") {
+		got = append(got, m.path)
+	}
+	if want := []string{"crc32c_generic.ko", "crc32c-intel.ko", "libcrc32c.ko", "erofs.ko"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
 func TestSoftDependencies(t *testing.T) {
 	for line, want := range map[string][]string{
 		"pre: crc32c libcrc32c post: other": {"crc32c", "libcrc32c"},

@@ -14,6 +14,7 @@ import (
 // Table is the part of maps.Tables that holds flows.
 type Table interface {
 	Flows(visit func(maps.Flow)) error
+	Flow(key maps.Tuple) (maps.Flow, bool, error)
 	Translations(visit func(maps.Translation)) error
 	Translation(from maps.Tuple) (maps.Tuple, bool, error)
 	DeleteFlow(key maps.Tuple) error
@@ -148,6 +149,9 @@ func (c *Collector) Sweep(now uint32) (flows, removed int, err error) {
 		states[f.Flags.State()]++
 	})
 	for _, t := range over {
+		if !gone[t.Src.Addr()] && !gone[t.Dst.Addr()] && c.beganAnew(t, now) {
+			continue
+		}
 		err = errors.Join(err, c.remove(t))
 	}
 	if len(gone) > 0 {
@@ -168,6 +172,13 @@ func (c *Collector) Sweep(now uint32) (flows, removed int, err error) {
 	c.status.States = states // never written again
 	c.status.Forgotten += len(gone)
 	return flows, len(over), nil
+}
+
+// beganAnew looks again, because the walk takes its time: a client that opens and closes quickly may have
+// begun another connection in the row of one that was over.
+func (c *Collector) beganAnew(key maps.Tuple, now uint32) bool {
+	f, found, err := c.table.Flow(key)
+	return err == nil && found && !expired(f, now)
 }
 
 func expired(f maps.Flow, now uint32) bool {

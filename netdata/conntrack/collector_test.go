@@ -15,14 +15,23 @@ import (
 type fakeTable struct {
 	flows        map[maps.Tuple]maps.Flow
 	translations map[maps.Tuple]maps.Tuple
-	walks        int // through the translations
+	walks        int    // through the translations
+	walked       func() // what happens while flows are read
 }
 
 func (f *fakeTable) Flows(visit func(maps.Flow)) error {
 	for _, v := range f.flows {
 		visit(v)
 	}
+	if f.walked != nil {
+		f.walked()
+	}
 	return nil
+}
+
+func (f *fakeTable) Flow(key maps.Tuple) (maps.Flow, bool, error) {
+	row, found := f.flows[key]
+	return row, found, nil
 }
 
 func (f *fakeTable) Translations(visit func(maps.Translation)) error {
@@ -103,6 +112,21 @@ func TestSweepFollowsTimeouts(t *testing.T) {
 				t.Error("a flow past its time was kept")
 			}
 		})
+	}
+}
+
+// A sweep takes its time; meanwhile a client may use the ports of an old connection again.
+func TestSweepLeavesWhatBeganMeanwhile(t *testing.T) {
+	f, c := newFake()
+	key, orig := tuple(maps.TCP, "10.0.0.1:1", "10.0.0.2:2"), tuple(maps.TCP, "10.0.0.1:1", "10.96.0.1:80")
+	f.flow(key, tcpClosed+time.Minute, maps.FlowReplied|maps.FlowReset)
+	f.translate(orig, key)
+	f.walked = func() { f.flow(key, 0, maps.FlowReplied) }
+	if _, _, err := c.Sweep(now); err != nil {
+		t.Fatal(err)
+	}
+	if len(f.flows) != 1 || len(f.translations) != 2 {
+		t.Errorf("%d flows and %d translations are left, want the new connection's 1 and 2", len(f.flows), len(f.translations))
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 // A packet is run once per call, because the next run would see what the one before has changed.
 // "nothing" is a packet that is not ours, and so what the measurement itself costs.
 func BenchmarkPrograms(b *testing.B) {
-	const vip = "10.96.0.20:80"
+	const vip, another = "10.96.0.20:80", "10.96.0.21:80" // of pod B and of pod A
 	for _, c := range []struct {
 		name string
 		// before has been seen when packet is measured.
@@ -29,6 +29,7 @@ func BenchmarkPrograms(b *testing.B) {
 		{name: "pod to pod, known flow", before: []packet{tcp(podA+":1000", podB+":80", flagSYN)}, packet: tcp(podA+":1000", podB+":80", flagACK)},
 		{name: "pod to pod, new flow", packet: tcp(podA+":1000", podB+":80", flagSYN), fresh: true},
 		{name: "pod to Service, known flow", before: []packet{tcp(podA+":1000", vip, flagSYN)}, packet: tcp(podA+":1000", vip, flagACK)},
+		{name: "answer of a Service, known flow", before: []packet{tcp(podB+":1000", another, flagSYN)}, packet: tcp(podA+":8080", podB+":1000", flagACK)},
 		{name: "pod to Service, new flow", packet: tcp(podA+":1000", vip, flagSYN), fresh: true},
 		{name: "pod to Service, datagram", before: []packet{udp(podA+":1000", vip)}, packet: udp(podA+":1000", vip)},
 		{name: "pod to nowhere in the Service range", packet: tcp(podA+":1000", "10.96.0.99:80", flagSYN)},
@@ -40,11 +41,12 @@ func BenchmarkPrograms(b *testing.B) {
 				for _, proto := range []maps.Protocol{maps.TCP, maps.UDP} {
 					d.service(vip, proto, uint32(proto), 0, podB+":8080")
 				}
+				d.service(another, maps.TCP, 50, 0, podA+":8080")
 				for i := range services - 1 {
 					d.service(fmt.Sprintf("10.96.%d.%d:80", 1+i/250, 1+i%250), maps.TCP, 100, 0, podB+":8080")
 				}
 				for _, p := range c.before {
-					d.run(d.objs.FromPod, p.frame())
+					d.asPod(p)
 				}
 				frame := c.raw
 				if frame == nil {

@@ -3,12 +3,14 @@ package loader
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
 	"slices"
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/bothy-os/bothy/netdata/maps"
 )
@@ -89,7 +91,7 @@ func (b *bench) fuzz(t *testing.T, how byte, first, second []byte) {
 	b.t = t
 	b.forgetFlows()
 	for i, frame := range [][]byte{first, second} {
-		if len(frame) <= 14 || len(frame) > 1500 {
+		if len(frame) < 14 || len(frame) > 1500 {
 			t.Skip("the kernel takes no such frame")
 		}
 		frame = slices.Clone(frame)
@@ -114,6 +116,9 @@ func (b *bench) fuzzOne(t *testing.T, by byte, frame []byte) {
 	before := b.flowRows()
 	opts := ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+256)}
 	verdict, err := prog.Run(&opts)
+	if errors.Is(err, unix.EINVAL) && len(frame) < 54 {
+		t.Skip("this kernel takes no frame that is shorter than its header")
+	}
 	if err != nil {
 		t.Fatalf("run: %v", err)
 	}
@@ -122,6 +127,9 @@ func (b *bench) fuzzOne(t *testing.T, by byte, frame []byte) {
 	}
 	in := readFrame(frame)
 	after := b.flowRows()
+	if in.fragment {
+		before++ // its ports may be noted before it is known whether it may go on
+	}
 	if after > before && (verdict == shot || !in.complete) {
 		t.Errorf("%d rows were noted of a packet that is %+v and got verdict %d", after-before, in, int32(verdict))
 	}

@@ -356,6 +356,34 @@ func TestCollidingTranslationsGetDifferentPorts(t *testing.T) {
 	want(t, verdict, redirect, out, "10.96.0.21:80", podA+":1000")
 }
 
+// The server may still remember a connection that has ended, and take a new one from the same port for a part
+// of it: their sequence numbers have nothing to do with each other if the client knows it by two addresses.
+func TestPortsOfAnEndedConnectionAreLeftAlone(t *testing.T) {
+	b := load(t)
+	for i, vip := range []string{"10.96.0.20:80", "10.96.0.21:80"} {
+		b.service(vip, maps.TCP, uint32(i), 0, podB+":8080")
+	}
+	over := func(to string) netip.AddrPort {
+		_, out := b.asPod(tcp(podA+":1000", to, flagSYN))
+		from := parseFrame(t, out).src
+		b.asPod(tcp(podB+":8080", from.String(), flagSYN|flagACK))
+		b.asPod(tcp(podA+":1000", to, flagFIN|flagACK))
+		b.asPod(tcp(podB+":8080", from.String(), flagFIN|flagACK))
+		return from
+	}
+	seen := map[netip.AddrPort]string{}
+	for _, to := range []string{podB + ":8080", "10.96.0.20:80", "10.96.0.21:80"} {
+		from := over(to)
+		if other, taken := seen[from]; taken {
+			t.Errorf("the connections to %s and to %s both came from %s", other, to, from)
+		}
+		seen[from] = to
+		if again := over(to); again != from && to == podB+":8080" {
+			t.Errorf("the second connection to %s came from %s, the first from %s", to, again, from)
+		}
+	}
+}
+
 func TestSessionAffinity(t *testing.T) {
 	b := load(t)
 	backends := []string{"10.244.1.11:80", "10.244.1.12:80", "10.244.1.13:80", "10.244.1.14:80"}

@@ -71,6 +71,25 @@ func flows[A Words](f *family, visit func(Flow)) error {
 	})
 }
 
+// Flow reads the row of a flow again.
+func (t *Tables) Flow(key Tuple) (row Flow, found bool, err error) {
+	f, err := t.of(key.Src.Addr())
+	if err != nil {
+		return Flow{}, false, err
+	}
+	var v bpf.IPv4Flow
+	err = f.byID["ct"].Lookup(pick(f, anyTuple[Addr4], anyTuple[Addr6])(key), &v)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return Flow{}, false, nil
+	}
+	if err != nil {
+		return Flow{}, false, fmt.Errorf("read flow %s: %w", key, err)
+	}
+	return Flow{Tuple: key, Seen: v.Seen, Revision: v.Revision, Flags: FlowFlags(v.Flags)}, true, nil
+}
+
+func anyTuple[A Words](t Tuple) any { return toTuple[A](t) }
+
 // Translations calls visit for every row of the translation table.
 func (t *Tables) Translations(visit func(Translation)) error {
 	return t.each(func(f *family) error { return pick(f, translations[Addr4], translations[Addr6])(f, visit) })

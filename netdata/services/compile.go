@@ -54,9 +54,20 @@ func Compile(svc *corev1.Service, endpointSlices []*discoveryv1.EndpointSlice, n
 	return c.rows, c.problems
 }
 
-// balanced: the others are a matter of DNS alone.
+// serviceProxyName is the label by which a Service is left to another proxy, whatever its value.
+const serviceProxyName = "service.kubernetes.io/service-proxy-name"
+
+// foreign says by an object's labels that it is somebody else's. Proxies leave Services that have one of
+// them alone, and EndpointSlices, too: those of headless Services have the second.
+func foreign(labels map[string]string) bool {
+	_, otherProxy := labels[serviceProxyName]
+	_, headless := labels[corev1.IsHeadlessService]
+	return otherProxy || headless
+}
+
+// balanced: the others are a matter of DNS alone, or of somebody else.
 func balanced(svc *corev1.Service) bool {
-	return svc.Spec.Type != corev1.ServiceTypeExternalName && svc.Spec.ClusterIP != corev1.ClusterIPNone
+	return svc.Spec.Type != corev1.ServiceTypeExternalName && svc.Spec.ClusterIP != corev1.ClusterIPNone && !foreign(svc.Labels)
 }
 
 type compiler struct {

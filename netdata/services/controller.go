@@ -315,9 +315,10 @@ func serviceKey(obj any) string {
 	return svc.Namespace + "/" + svc.Name
 }
 
+// sliceKey is the namespace/name of a slice's Service, "" if the slice counts for none.
 func sliceKey(obj any) string {
 	slice, ok := obj.(*discoveryv1.EndpointSlice)
-	if !ok || slice.Labels[discoveryv1.LabelServiceName] == "" {
+	if !ok || slice.Labels[discoveryv1.LabelServiceName] == "" || foreign(slice.Labels) {
 		return ""
 	}
 	return slice.Namespace + "/" + slice.Labels[discoveryv1.LabelServiceName]

@@ -36,7 +36,7 @@ func newHealthChecks(log *slog.Logger) *healthChecks {
 
 // healthCheckPort is 0 for Services without one.
 func healthCheckPort(svc *corev1.Service) int32 {
-	if svc == nil || svc.Spec.Type != corev1.ServiceTypeLoadBalancer ||
+	if svc == nil || !balanced(svc) || svc.Spec.Type != corev1.ServiceTypeLoadBalancer ||
 		svc.Spec.ExternalTrafficPolicy != corev1.ServiceExternalTrafficPolicyLocal {
 		return 0
 	}

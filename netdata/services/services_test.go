@@ -228,7 +228,7 @@ func (w *world) sync() (problems []string) {
 		if svc := w.services[key]; svc != nil {
 			var mine []*discoveryv1.EndpointSlice
 			for _, s := range w.slices {
-				if s.Namespace == svc.Namespace && s.Labels[discoveryv1.LabelServiceName] == svc.Name {
+				if sliceKey(s) == key {
 					mine = append(mine, s)
 				}
 			}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/containerd/containerd/v2/cmd/containerd/server/config"
 	"github.com/containerd/containerd/v2/version"
+	"github.com/containerd/plugin"
 )
 
 // Config says where containerd keeps its things and what it runs.
@@ -27,6 +28,9 @@ type Config struct {
 	RegistryDir string
 	// SandboxImage is the full name of the pause image.
 	SandboxImage string
+	// Plugins, if set, gets the plugins that containerd is made of, and returns
+	// those to make it of instead. An error keeps containerd from starting.
+	Plugins func([]plugin.Registration) ([]plugin.Registration, error)
 }
 
 // machine is what configuration depends on beside the operator's wishes.

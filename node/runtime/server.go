@@ -15,6 +15,8 @@ import (
 	_ "github.com/containerd/containerd/v2/cmd/containerd/builtins" // registers containerd's plugins
 	"github.com/containerd/containerd/v2/cmd/containerd/server"
 	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/plugin"
+	"github.com/containerd/plugin/registry"
 	"golang.org/x/sys/unix"
 
 	"github.com/bothy-os/bothy/internal/supervise"
@@ -136,6 +138,9 @@ func inspect(cfg Config, log *slog.Logger) (machine, error) {
 
 // start follows the order of containerd's own main program.
 func start(ctx context.Context, cfg Config, m machine) (*server.Server, error) {
+	if err := choosePlugins(cfg.Plugins); err != nil {
+		return nil, err
+	}
 	sc := cfg.serverConfig(m)
 	if err := server.CreateTopLevelDirectories(sc); err != nil {
 		return nil, fmt.Errorf("make containerd's directories: %w", err)
@@ -157,4 +162,20 @@ func start(ctx context.Context, cfg Config, m machine) (*server.Server, error) {
 		return nil, fmt.Errorf("start containerd's sockets: %w", err)
 	}
 	return srv, nil
+}
+
+// choosePlugins replaces containerd's plugins by what choose makes of them.
+func choosePlugins(choose func([]plugin.Registration) ([]plugin.Registration, error)) error {
+	if choose == nil {
+		return nil
+	}
+	chosen, err := choose(registry.Graph(nil))
+	if err != nil {
+		return fmt.Errorf("choose containerd's plugins: %w", err)
+	}
+	registry.Reset()
+	for i := range chosen {
+		registry.Register(&chosen[i])
+	}
+	return nil
 }

@@ -2,9 +2,9 @@
 //
 // It prepares what the agent finds: private mounts, a host name, resolver
 // settings and the [Environment] file; then it keeps `bothy agent` running and
-// reaps orphans. It is the same code on the appliance and in a node that
-// `bothy up` makes out of namespaces; only who fills in the [Environment]
-// differs.
+// reaps orphans. [Run] does so in a node that `bothy up` makes out of
+// namespaces. On a machine of bothy's own package appliance does, with the same
+// [Keeper] and the same [Environment].
 //
 // Its promises: a dead agent is started again within a second or two and
 // nothing else is touched; on SIGTERM the agent, the Kubernetes process and
@@ -13,4 +13,7 @@
 // it is resident for ever and is the first thing that runs on the appliance.
 //
 // It must not know about Git, Kubernetes or the network.
+//
+// environment.go: what a node knows of itself; init.go and mounts.go: a node made
+// of namespaces; keeper.go: processes that are kept running.
 package boot

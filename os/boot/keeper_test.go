@@ -1,7 +1,6 @@
 package boot
 
 import (
-	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -20,7 +19,7 @@ func TestServicesAreStartedAgain(t *testing.T) {
 		t.Error("started without being asked for")
 		return exec.Command("true"), nil
 	}
-	k := NewKeeper(slog.New(slog.NewTextHandler(io.Discard, nil)), Service{"again", again}, Service{"never", never})
+	k := NewKeeper(slog.New(slog.DiscardHandler), Service{"again", again}, Service{"never", never})
 	k.Start("again")
 	ended := make(chan os.Signal)
 	go func() { ended <- k.Run(unix.SIGUSR2) }()

@@ -128,8 +128,13 @@ func (t *Table) Write(d Disk, size int64) error {
 		data   []byte
 		sector uint64
 	}{
-		{entries, last - entrySectors}, {backup, last}, {nil, 0},
-		{entries, 2}, {primary, 1}, {protectiveMBR(size), 0}, {nil, 0},
+		{entries, last - entrySectors},
+		{backup, last},
+		{nil, 0},
+		{entries, 2},
+		{primary, 1},
+		{protectiveMBR(size), 0},
+		{nil, 0},
 	} {
 		if part.data == nil {
 			err = d.Sync()

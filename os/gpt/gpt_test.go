@@ -65,7 +65,8 @@ func TestGUIDsAreWrittenAsUsual(t *testing.T) {
 	if TypeESP[0] != 0x28 {
 		t.Errorf("the first group is not reversed on disk: %x", TypeESP)
 	}
-	if DeriveGUID("a") != DeriveGUID("a") || DeriveGUID("a") == DeriveGUID("b") {
+	first, again := DeriveGUID("a"), DeriveGUID("a")
+	if first != again || first == DeriveGUID("b") {
 		t.Error("GUIDs do not follow from their seeds")
 	}
 }

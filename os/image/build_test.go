@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
+	"golang.org/x/sys/unix"
 
 	"github.com/bothy-os/bothy/os/boot/disks"
 	"github.com/bothy-os/bothy/os/gpt"
@@ -37,7 +38,7 @@ func options(t *testing.T) Options {
 	if err := os.WriteFile(source, []byte("package main\n\nfunc main() {}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range (*builder)(nil).programs() {
+	for _, name := range binaries() {
 		cmd := exec.Command("go", "build", "-o", filepath.Join(bin, name), source)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
@@ -61,8 +62,10 @@ func TestImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	out := opts.OutDir
-	opts.OutDir = t.TempDir()
+	opts.OutDir = elsewhere(t)
+	old := unix.Umask(0o077)
 	second, err := Build(t.Context(), opts)
+	unix.Umask(old)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,6 +82,22 @@ func TestImage(t *testing.T) {
 	t.Run("qcow2", func(t *testing.T) { checkQCOW2(t, path(".raw"), path(".qcow2")) })
 	t.Run("artifact", func(t *testing.T) { checkArtifact(t, path(".oci"), first) })
 	t.Run("sbom", func(t *testing.T) { checkSBOM(t, read(t, path(".spdx.json"))) })
+}
+
+// elsewhere is a directory on another kind of file system, which lists files in another
+// order, if there is one.
+func elsewhere(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "bothy-image-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Errorf("remove %s: %v", dir, err)
+		}
+	})
+	return dir
 }
 
 func read(t *testing.T, file string) []byte {

@@ -62,8 +62,10 @@ func partitions(r *root) *gpt.Table {
 		kind gpt.GUID
 		size int64
 	}{
-		{disks.ESP, gpt.TypeESP, espSize}, {disks.RootA, gpt.TypeLinux, slotSize},
-		{disks.RootB, gpt.TypeLinux, slotSize}, {disks.Data, gpt.TypeLinux, dataSize},
+		{disks.ESP, gpt.TypeESP, espSize},
+		{disks.RootA, gpt.TypeLinux, slotSize},
+		{disks.RootB, gpt.TypeLinux, slotSize},
+		{disks.Data, gpt.TypeLinux, dataSize},
 	} {
 		first := uint64(at / gpt.SectorSize)
 		t.Partitions = append(t.Partitions, gpt.Partition{

@@ -42,7 +42,7 @@ type tool struct {
 }
 
 func fetch(ctx context.Context, cache, flavour string) (*inputs, error) {
-	if err := programs("apt-get", "dpkg-deb", "xz"); err != nil {
+	if err := require("apt-get", "dpkg-deb", "xz"); err != nil {
 		return nil, err
 	}
 	lock, err := debian.ParseLock("os/image/lock.yaml", lockYAML)
@@ -74,7 +74,8 @@ func fetch(ctx context.Context, cache, flavour string) (*inputs, error) {
 	return in, nil
 }
 
-func programs(names ...string) error {
+// require says which programs of the host are missing.
+func require(names ...string) error {
 	var missing []string
 	for _, name := range names {
 		if _, err := exec.LookPath(name); err != nil {

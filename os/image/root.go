@@ -35,9 +35,10 @@ func (b *builder) makeRoot(ctx context.Context, work string) (*root, error) {
 	if err := b.stage(tree); err != nil {
 		return nil, err
 	}
+	// Attributes of the host's files, such as labels of its security modules, stay behind.
 	// zstd at 64 KiB halves the binaries; deduplication and packed tails would make the
 	// tool give up its threads for a percent.
-	err := b.in.mkfs.run(ctx, "--quiet", "-T", fmt.Sprint(b.opts.Time.Unix()), "--all-root", "-U", "c3b6ecbf-6bd5-4b8a-8ad5-7e3bcd2bb1a9",
+	err := b.in.mkfs.run(ctx, "--quiet", "-T", fmt.Sprint(b.opts.Time.Unix()), "--all-root", "-x-1", "-U", "c3b6ecbf-6bd5-4b8a-8ad5-7e3bcd2bb1a9",
 		"-L", "bothy", "-z", b.opts.compression(), "-C", "65536", file, tree)
 	if err != nil {
 		return nil, fmt.Errorf("make the root file system: %w", err)
@@ -60,7 +61,7 @@ func (b *builder) makeRoot(ctx context.Context, work string) (*root, error) {
 
 // stage lays out what becomes the root file system.
 func (b *builder) stage(tree string) error {
-	for _, name := range b.programs() {
+	for _, name := range binaries() {
 		if err := copyFile(filepath.Join(b.opts.BinDir, name), filepath.Join(tree, binDir, name), 0o755); err != nil {
 			return fmt.Errorf("%w: build it with `make build`", err)
 		}
@@ -69,7 +70,7 @@ func (b *builder) stage(tree string) error {
 	if err != nil {
 		return err
 	}
-	for path, content := range map[string]string{
+	for path, content := range map[string]string{ //nolint:gosec // nobody can log in with these
 		"etc/ssl/certs/ca-certificates.crt": certificates,
 		"etc/os-release":                    b.osRelease(),
 		"etc/passwd":                        "root:x:0:0:root:/root:/usr/bin/false\nnobody:x:65534:65534:nobody:/nonexistent:/usr/bin/false\n",
@@ -98,10 +99,28 @@ func (b *builder) stage(tree string) error {
 	if b.count, err = copyModules(b.in.kernel, b.modules, modules); err != nil {
 		return fmt.Errorf("modules of the root file system: %w", err)
 	}
-	return b.stageImages(filepath.Join(tree, ImagesDir))
+	if err := b.stageImages(filepath.Join(tree, ImagesDir)); err != nil {
+		return err
+	}
+	return setModes(tree)
 }
 
-func (*builder) programs() []string {
+// setModes gives everything the permissions that it has in the image, whatever the mask of
+// whoever builds it.
+func setModes(tree string) error {
+	return filepath.WalkDir(tree, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.Type()&fs.ModeSymlink != 0 {
+			return err
+		}
+		if d.IsDir() || filepath.Dir(path) == filepath.Join(tree, binDir) {
+			return os.Chmod(path, 0o755)
+		}
+		return os.Chmod(path, 0o644)
+	})
+}
+
+// binaries are all programs of the image; the rest are names for them.
+func binaries() []string {
 	return []string{"bothy", "bothy-cni", "bothy-init", "containerd-shim-runc-v2", "runc"}
 }
 

@@ -91,7 +91,7 @@ func (b *builder) writeSBOM(file string) error {
 		}
 		s.relate(spdxRoot, contains, s.add(debianPackage(p)))
 	}
-	for _, name := range b.programs() {
+	for _, name := range binaries() {
 		if err := s.binary(filepath.Join(b.opts.BinDir, name)); err != nil {
 			return fmt.Errorf("read what %s was built from: %w", name, err)
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -19,15 +20,22 @@ func (b *builder) makeInitramfs(work string) ([]byte, error) {
 	if _, err := copyModules(b.in.kernel, b.early, dir); err != nil {
 		return nil, fmt.Errorf("modules of the initramfs: %w", err)
 	}
+	if err := setModes(dir); err != nil {
+		return nil, err
+	}
 	var plain bytes.Buffer
 	a := initramfs.NewArchive(&plain)
 	modules := "/lib/modules/" + b.in.kernel.Release
 	for _, d := range []string{"/dev", "/proc", "/sys", "/root", "/sbin", "/lib", "/lib/modules", modules} {
 		a.Mkdir(d, 0o755)
 	}
-	a.Add("/init", filepath.Join(b.opts.BinDir, "bothy-init"))
+	first, err := os.ReadFile(filepath.Join(b.opts.BinDir, "bothy-init"))
+	if err != nil {
+		return nil, err
+	}
+	a.Write("/init", first, 0o755)
 	a.Symlink("/sbin/modprobe", "../init")
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		name := modules + strings.TrimPrefix(path, dir)
 		switch {
 		case err != nil || path == dir || strings.HasSuffix(path, "modules.builtin.modinfo"):

@@ -27,7 +27,7 @@ func makeUKI(stub []byte, sections []section) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the boot stub: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	head, ok := f.OptionalHeader.(*pe.OptionalHeader64)
 	if !ok {
 		return nil, errors.New("the boot stub is no program for 64-bit firmware")

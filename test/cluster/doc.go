@@ -8,6 +8,7 @@
 //	gitops      push, refuse, prune, a repository that goes away
 //	workloads   what Kubernetes promises: kubectl, controllers, volumes, quotas
 //	policy      NetworkPolicy: who gets through, what is cut, that nothing leaks
+//	images      the image policy: what was not signed does not run, whoever asks
 //	flux        the flux command, and a repository made for Flux
 //	chaos       kill -9 of the agent while commits arrive, a Git server that misbehaves
 //	crash       kill -9 of bothy's processes under load

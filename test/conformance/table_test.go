@@ -60,7 +60,7 @@ func TestDocumentNamesWhatFailedAndWhy(t *testing.T) {
 		"| conformance | network | 1 | 0 | 0 | 1 | 0 |",
 		"| conformance | scheduling | 1 | 0 | 0 | 0 | 1 |",
 		"| network | network | 2 | 0 | 1 | 0 | 1 |",
-		"| [sig-network] DNS should resolve | the kernel of the machine: no resolver |",
+		"| [sig-network] DNS should resolve | the machine: no resolver |",
 		`| [sig-network] Services should serve [Conformance] | the suite: Requires at least 2 nodes \| not 1 |`,
 	} {
 		if !strings.Contains(b.String(), want) {

@@ -70,7 +70,12 @@ func (k *Key) Annotations(t testing.TB, payload []byte) map[string]string {
 // Bundle is a bundle that states the predicate of a digest.
 func (k *Key) Bundle(t testing.TB, digest, predicate string) []byte {
 	t.Helper()
-	statement := Statement(digest, predicate)
+	return k.BundleOf(t, Statement(digest, predicate))
+}
+
+// BundleOf is a bundle with a statement.
+func (k *Key) BundleOf(t testing.TB, statement []byte) []byte {
+	t.Helper()
 	return encode(t, &protobundle.Bundle{
 		MediaType: "application/vnd.dev.sigstore.bundle.v0.3+json",
 		VerificationMaterial: &protobundle.VerificationMaterial{
@@ -80,9 +85,20 @@ func (k *Key) Bundle(t testing.TB, digest, predicate string) []byte {
 	})
 }
 
+// EnvelopeOf is an attestation of the older format with a statement.
+func (k *Key) EnvelopeOf(t testing.TB, statement []byte) []byte {
+	t.Helper()
+	return enclose(t, statement, k.sign(t, authenticated(statement)))
+}
+
 // Statement is an in-toto statement of a digest.
-func Statement(digest, predicate string) []byte {
-	return fmt.Appendf(nil, `{"_type":"https://in-toto.io/Statement/v1","subject":[{"digest":{"sha256":%q}}],"predicateType":%q,"predicate":{}}`, digest[len("sha256:"):], predicate)
+func Statement(digest, predicateType string) []byte {
+	return StatementThat(digest, predicateType, "{}")
+}
+
+// StatementThat is one with a predicate, which is JSON.
+func StatementThat(digest, predicateType, predicate string) []byte {
+	return fmt.Appendf(nil, `{"_type":"https://in-toto.io/Statement/v1","subject":[{"digest":{"sha256":%q}}],"predicateType":%q,"predicate":%s}`, digest[len("sha256:"):], predicateType, predicate)
 }
 
 const statementType = "application/vnd.in-toto+json"
@@ -183,14 +199,16 @@ func attached(t testing.TB, entry *protorekor.TransparencyLogEntry) string {
 // Bundle is a bundle by subject that states the predicate of a digest.
 func (s *Sigstore) Bundle(t testing.TB, subject, issuer, digest, predicate string) []byte {
 	t.Helper()
+	return s.BundleOf(t, subject, issuer, Statement(digest, predicate))
+}
+
+// BundleOf is a bundle by subject with a statement.
+func (s *Sigstore) BundleOf(t testing.TB, subject, issuer string, statement []byte) []byte {
+	t.Helper()
 	certificate, key := s.issue(t, subject, issuer)
-	statement := Statement(digest, predicate)
 	sig := key.sign(t, authenticated(statement))
 	content := base64.StdEncoding.EncodeToString(sig)
-	enclosed, err := json.Marshal(map[string]any{
-		"payload": statement, "payloadType": statementType, "signatures": []map[string]string{{"sig": content}},
-	})
-	must(t, err)
+	enclosed := enclose(t, statement, sig)
 	body := fmt.Appendf(nil, `{"apiVersion":"0.0.1","kind":"dsse","spec":{"envelopeHash":{"algorithm":"sha256","value":"%x"},"payloadHash":{"algorithm":"sha256","value":"%x"},"signatures":[{"signature":%q,"verifier":%q}]}}`,
 		sha256.Sum256(enclosed), sha256.Sum256(statement), content, base64.StdEncoding.EncodeToString(certificatePEM(certificate)))
 	return encode(t, &protobundle.Bundle{
@@ -201,6 +219,17 @@ func (s *Sigstore) Bundle(t testing.TB, subject, issuer, digest, predicate strin
 		},
 		Content: envelope(statement, sig),
 	})
+}
+
+// enclose is the envelope as JSON.
+func enclose(t testing.TB, statement, sig []byte) []byte {
+	t.Helper()
+	text, err := json.Marshal(map[string]any{
+		"payload": statement, "payloadType": statementType,
+		"signatures": []map[string]string{{"sig": base64.StdEncoding.EncodeToString(sig)}},
+	})
+	must(t, err)
+	return text
 }
 
 const origin = "rekor.localhost"

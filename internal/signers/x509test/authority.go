@@ -115,7 +115,7 @@ func (a *Authority) TrustedRoot(t testing.TB, w *Witness) string {
 		Root: a.Root, Intermediates: []*x509.Certificate{a.Intermediate},
 		ValidityPeriodStart: a.Root.NotBefore, URI: "https://fulcio.localhost",
 	}
-	trusted, err := root.NewTrustedRoot(root.TrustedRootMediaType01, []root.CertificateAuthority{fulcio}, nil, w.trustedStamps(), w.trustedLogs())
+	trusted, err := root.NewTrustedRoot(root.TrustedRootMediaType01, []root.CertificateAuthority{fulcio}, nil, w.TrustedStamps(), w.trustedLogs())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -74,7 +74,8 @@ func (w *Witness) trustedLogs() map[string]*root.TransparencyLog {
 	}}
 }
 
-func (w *Witness) trustedStamps() []root.TimestampingAuthority {
+// TrustedStamps are the service as a trusted root lists it.
+func (w *Witness) TrustedStamps() []root.TimestampingAuthority {
 	return []root.TimestampingAuthority{&root.SigstoreTimestampingAuthority{
 		Root: w.stampRoot, Leaf: w.stampCert, ValidityPeriodStart: w.stampRoot.NotBefore, URI: "https://time.localhost",
 	}}
@@ -122,6 +123,17 @@ func (w *Witness) sign(t testing.TB, message []byte) []byte {
 // stamp is a time-stamp token over a signature.
 func (w *Witness) stamp(t testing.TB, signature []byte, at time.Time) []byte {
 	t.Helper()
+	var parts struct{ Status, Token asn1.RawValue }
+	if _, err := asn1.Unmarshal(w.Response(t, signature, at), &parts); err != nil {
+		t.Fatal(err)
+	}
+	return bytes.Clone(parts.Token.FullBytes)
+}
+
+// Response is what a time-stamp service answers about a signature: a status and
+// the token.
+func (w *Witness) Response(t testing.TB, signature []byte, at time.Time) []byte {
+	t.Helper()
 	digest := sha256.Sum256(signature)
 	response, err := (&timestamp.Timestamp{
 		HashAlgorithm: crypto.SHA256, HashedMessage: digest[:], Time: at, Policy: w.stampPolicy, AddTSACertificate: true,
@@ -129,9 +141,5 @@ func (w *Witness) stamp(t testing.TB, signature []byte, at time.Time) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var parts struct{ Status, Token asn1.RawValue }
-	if _, err := asn1.Unmarshal(response, &parts); err != nil {
-		t.Fatal(err)
-	}
-	return bytes.Clone(parts.Token.FullBytes)
+	return response
 }

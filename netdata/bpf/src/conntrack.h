@@ -40,6 +40,21 @@ BORDER int ct_live(const struct tuple *t)
 	return f && (f->flags & FLOW_REPLIED) && !(f->flags & (FLOW_FIN_ORIG | FLOW_FIN_REPLY | FLOW_RST));
 }
 
+/*
+ * ct_known: something is remembered of a flow between these ends, be it over. The receiver may remember it
+ * as well, for longer: a connection that somebody else begins under the same ports would
+ * be to it an old segment of the one before.
+ */
+BORDER int ct_known(const struct tuple *t)
+{
+	struct tuple key;
+
+	if (!t)
+		return 0;
+	ct_key(t, &key);
+	return bpf_map_lookup_elem(&ct, &key) != 0;
+}
+
 /* ct_over: both sides have closed the connection, or one has reset it. */
 static __always_inline int ct_over(__u16 flags)
 {
@@ -72,9 +87,16 @@ static __always_inline void ct_touch(struct flow *f, int swapped, const struct p
 		f->seen = tick;
 }
 
+enum follow {
+	FOLLOW_NOT,
+	FOLLOW_AS_IS,  /* not translated */
+	FOLLOW_ANSWER, /* to who began the flow, who may know the sender by another address */
+};
+
 /*
- * ct_follow is the short way: it notes a packet of a known flow that is not
- * translated and was admitted under the policy in force, and returns 0 for any other.
+ * ct_follow is the short way: it notes a packet of a known flow that was admitted under the
+ * policy in force. It does so for packets that travel between the real ends; who asks for
+ * a service is translated first.
  */
 BORDER int ct_follow(const struct packet *p)
 {
@@ -83,13 +105,15 @@ BORDER int ct_follow(const struct packet *p)
 	int swapped;
 
 	if (!p)
-		return 0;
+		return FOLLOW_NOT;
 	swapped = ct_key(&p->t, &key);
 	f = bpf_map_lookup_elem(&ct, &key);
-	if (!f || (f->flags & FLOW_NAT) || f->revision != policy_revision() || (has_handshake(p->t.proto) && starts_flow(p)))
-		return 0;
+	if (!f || f->revision != policy_revision() || (has_handshake(p->t.proto) && starts_flow(p)))
+		return FOLLOW_NOT;
+	if ((f->flags & FLOW_NAT) && ct_from_originator(f, swapped))
+		return FOLLOW_NOT;
 	ct_touch(f, swapped, p, 0);
-	return 1;
+	return f->flags & FLOW_NAT ? FOLLOW_ANSWER : FOLLOW_AS_IS;
 }
 
 /* A connection that is under way and can be reset; any other packet may be the first of its flow. */

@@ -48,10 +48,16 @@ static __always_inline int forward_from_pod(struct __sk_buff *skb, struct packet
 	return to ? deliver(skb, to) : PASS;
 }
 
+/* Addresses of the service range are never real ends: conntrack does not know them. */
+static __always_inline int follow_from_pod(const struct packet *p)
+{
+	return in_service_range(&p->t.daddr) ? FOLLOW_NOT : ct_follow(p);
+}
+
 static __always_inline int handle_from_pod(struct __sk_buff *skb)
 {
 	__u32 ifindex = skb->ifindex;
-	int verdict = TC_ACT_SHOT, why;
+	int verdict = TC_ACT_SHOT, why, follow;
 	struct packet p = {};
 	struct iface *from;
 	enum step s;
@@ -70,9 +76,14 @@ static __always_inline int handle_from_pod(struct __sk_buff *skb)
 
 	switch (p.kind) {
 	case KIND_FLOW:
-		/* Addresses of the service range are never real ends: conntrack does not know them. */
-		if (!in_service_range(&p.t.daddr) && ct_follow(&p))
+		follow = follow_from_pod(&p);
+		if (follow == FOLLOW_AS_IS)
 			break;
+		if (follow == FOLLOW_ANSWER) {
+			if (translate_known(skb, &p, NAT_POD, &verdict) == STEP_VERDICT)
+				return verdict;
+			break;
+		}
 		s = translate_from_pod(skb, &p, &verdict);
 		if (s == STEP_VERDICT)
 			return verdict;

@@ -37,7 +37,8 @@ static __always_inline int nat_same(const struct nat *a, const struct nat *b)
 /*
  * nat_claim reserves the answering direction of `want` for the flow `orig`. The
  * row itself is the reservation: whoever inserts it first owns the tuple. A
- * row left by a connection that has ended is taken over.
+ * row left by a connection that has ended is taken over: at once if only this node's address was borrowed, of
+ * which there is but one, and else when the connection is forgotten.
  */
 static __always_inline int nat_claim(const struct tuple *orig, const struct tuple *want, __u16 scope, __u16 real_is_want,
 				     struct nat *row, struct tuple *key)
@@ -50,7 +51,7 @@ static __always_inline int nat_claim(const struct tuple *orig, const struct tupl
 	old = bpf_map_lookup_elem(&nats, key);
 	if (!old) {
 		/* The same pair of sockets may also talk directly, untranslated. */
-		if (real_is_want && ct_live(want))
+		if (real_is_want && (has_handshake(orig->proto) ? ct_known(want) : ct_live(want)))
 			return 0;
 		return !bpf_map_update_elem(&nats, key, row, BPF_NOEXIST);
 	}
@@ -60,7 +61,7 @@ static __always_inline int nat_claim(const struct tuple *orig, const struct tupl
 		return 0;
 	if (old->to_real)
 		nat_apply(old, want, key);
-	if (ct_live(key))
+	if (real_is_want ? ct_known(key) : ct_live(key))
 		return 0;
 	tuple_reverse(want, key);
 	return !bpf_map_update_elem(&nats, key, row, BPF_EXIST);

@@ -206,7 +206,7 @@ BORDER int parse(struct __sk_buff *skb, struct packet *p)
 	__u16 total = bpf_ntohs(ip->tot_len);
 
 	/* A GSO super-packet of 64 KiB or more (BIG TCP) has no total length. */
-	if (!total)
+	if (!total && skb->gso_size)
 		total = 0xffff;
 	else if (ETH_HLEN + total > skb->len)
 		return PARSE_BAD;
@@ -230,8 +230,10 @@ BORDER int parse(struct __sk_buff *skb, struct packet *p)
 	__builtin_memcpy(&p->t.daddr, &ip->daddr, ADDR_LEN);
 	p->t.proto = ip->nexthdr;
 	p->l4 = ETH_HLEN + L3_LEN;
-	p->l4_len = ip->payload_len ? bpf_ntohs(ip->payload_len) : 0xffff;
-	if (ip->payload_len && ETH_HLEN + L3_LEN + p->l4_len > skb->len)
+	p->l4_len = bpf_ntohs(ip->payload_len);
+	if (!p->l4_len && skb->gso_size)
+		p->l4_len = 0xffff;
+	else if (ETH_HLEN + L3_LEN + p->l4_len > skb->len)
 		return PARSE_BAD;
 	if (ip->nexthdr == IPPROTO_FRAGMENT) {
 		struct {

@@ -43,7 +43,7 @@ func mountData(log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	log.Info("mounting the data partition", "device", p.Device, "MiB", size>>20, "new", made)
+	log.Info("mounting the data partition", "device", p.Device, "mib", size>>20, "new", made)
 	if err := mountOnDevice(p.Device, boot.StateDir); err != nil {
 		return fmt.Errorf("mount the data partition %s: %w", p.Device, err)
 	}
@@ -107,7 +107,7 @@ func growPartition(log *slog.Logger, p disks.Partition) (int64, error) {
 	if err := table.Write(disk, size); err != nil {
 		return 0, err
 	}
-	log.Info("the data partition has grown", "device", p.Device, "MiB", last.Size()>>20)
+	log.Info("the data partition has grown", "device", p.Device, "mib", last.Size()>>20)
 	return last.Size(), resizePartition(disk, number, last)
 }
 
@@ -130,8 +130,8 @@ func resizePartition(disk *os.File, number int, p *gpt.Partition) error {
 	request := struct {
 		op, flags, length int32
 		data              unsafe.Pointer
-	}{resize, 0, int32(unsafe.Sizeof(partition)), unsafe.Pointer(&partition)}
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, disk.Fd(), blkpg, uintptr(unsafe.Pointer(&request))); errno != 0 {
+	}{resize, 0, int32(unsafe.Sizeof(partition)), unsafe.Pointer(&partition)} //nolint:gosec // the kernel reads it
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, disk.Fd(), blkpg, uintptr(unsafe.Pointer(&request))); errno != 0 { //nolint:gosec // as above
 		return fmt.Errorf("tell the kernel that partition %d has grown: %w", number, errno)
 	}
 	return nil

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -25,10 +24,6 @@ const (
 	mappedDevice   = "/dev/dm-0"
 	fileLimit      = 1 << 20
 )
-
-// PowerOff is the signal that switches the machine off; SIGTERM and SIGINT, which is what
-// Ctrl+Alt+Del becomes, start it again. It is the one that systemd has for it.
-const PowerOff = syscall.Signal(38)
 
 // runInit is the life of process 1. It returns when the machine cannot start or was told
 // to stop.
@@ -75,8 +70,9 @@ func raiseFileLimit() error {
 	return unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: fileLimit, Max: fileLimit})
 }
 
-// keep runs the machine's processes until the machine is told to stop. The agent has to
-// wait until the machine knows its name and its address.
+// keep runs the machine's processes until the machine is told to stop: SIGTERM and SIGINT,
+// which is what Ctrl+Alt+Del becomes, start it again. The agent has to wait until the
+// machine knows its name and its address.
 func keep(log *slog.Logger) error {
 	k := boot.NewKeeper(log,
 		boot.Service{Name: machineService, Command: machineProcess},
@@ -84,11 +80,11 @@ func keep(log *slog.Logger) error {
 	)
 	k.On(machine.ReadySignal, func() { k.Start(boot.AgentService) })
 	k.Start(machineService)
-	sig := k.Run(PowerOff, unix.SIGTERM, unix.SIGINT)
+	sig := k.Run(machine.PowerOffSignal, unix.SIGTERM, unix.SIGINT)
 	log.Info("the machine is stopping", "signal", sig)
 	k.End()
 	stopData(log)
-	if sig == PowerOff {
+	if sig == machine.PowerOffSignal {
 		return errEnded{unix.LINUX_REBOOT_CMD_POWER_OFF}
 	}
 	return errEnded{unix.LINUX_REBOOT_CMD_RESTART}

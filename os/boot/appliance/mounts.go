@@ -45,6 +45,10 @@ func mountSystem(log *slog.Logger) error {
 			return fmt.Errorf("mount %s: %w", m.dir, err)
 		}
 	}
+	// Programs and volumes of pods name it the old way.
+	if err := os.Symlink("../run", "/var/run"); err != nil {
+		return err
+	}
 	return boot.PrepareRun()
 }
 

@@ -93,10 +93,10 @@ func openRoot(log *slog.Logger, args rootArgs) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// The kernel asks for these by names that only a helper would resolve.
-	if err := set.Load("dm_mod", "dm_verity", "erofs", "sha256_ssse3"); err != nil {
-		log.Warn("some modules were not loaded", "err", err)
+	if err := set.Load("dm_mod", "dm_verity", "erofs"); err != nil {
+		log.Error("what the root file system needs was not loaded", "err", err)
 	}
+	_ = set.Load("sha256_ssse3") // faster, where the processor can do it
 	if err := set.LoadHardware(); err != nil {
 		log.Warn("some drivers were not loaded", "err", err)
 	}

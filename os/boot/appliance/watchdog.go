@@ -44,7 +44,7 @@ func startWatchdog(log *slog.Logger) (armed bool) {
 // setTimeout asks for a timeout and returns the one that the hardware took.
 func (w *watchdog) setTimeout(d time.Duration) (time.Duration, error) {
 	seconds := int32(d / time.Second)
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, w.device.Fd(), setTimeout, uintptr(unsafe.Pointer(&seconds))); errno != 0 {
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, w.device.Fd(), setTimeout, uintptr(unsafe.Pointer(&seconds))); errno != 0 { //nolint:gosec // the kernel reads and fills it
 		return 0, fmt.Errorf("set the timeout: %w", errno)
 	}
 	return time.Duration(seconds) * time.Second, nil

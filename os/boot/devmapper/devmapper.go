@@ -86,7 +86,7 @@ func call(fd uintptr, request uint, name string, flags uint32, targets []byte) (
 	ne.PutUint32(b[28:], flags)
 	copy(b[nameAt:nameAt+nameSize-1], name)
 	copy(b[headerSize:], targets)
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, uintptr(request), uintptr(unsafe.Pointer(&b[0]))); errno != 0 {
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, uintptr(request), uintptr(unsafe.Pointer(&b[0]))); errno != 0 { //nolint:gosec // the kernel reads and fills it
 		return nil, errno
 	}
 	return b, nil

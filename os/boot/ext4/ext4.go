@@ -146,7 +146,7 @@ func Grow(dir string, size int64) error {
 	}
 	defer f.Close()
 	blocks := uint64(size / BlockSize)
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), resizeFS, uintptr(unsafe.Pointer(&blocks))); errno != 0 {
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), resizeFS, uintptr(unsafe.Pointer(&blocks))); errno != 0 { //nolint:gosec // the kernel reads it
 		return fmt.Errorf("grow the file system on %s to %d blocks: %w", dir, blocks, errno)
 	}
 	return nil

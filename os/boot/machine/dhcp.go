@@ -35,7 +35,7 @@ func ask(ctx context.Context, link netlink.Link, before *Uplink) (*Uplink, error
 	if err != nil {
 		return nil, err
 	}
-	defer client.Close()
+	defer func() { _ = client.Close() }() // a socket
 	options := wanted()
 	if before != nil && before.Interface == link.Attrs().Name {
 		options = append(options, dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(net.ParseIP(before.Address))))
@@ -111,7 +111,7 @@ func (l *lease) renew(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer client.Close()
+	defer func() { _ = client.Close() }() // a socket
 	renewed, err := client.Renew(ctx, l.Lease, wanted()...)
 	var nak *nclient4.ErrNak
 	if errors.As(err, &nak) {

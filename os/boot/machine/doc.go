@@ -16,6 +16,6 @@
 // agent says.
 //
 // Map: machine.go (the order of things); config.go, with seed.go, firmware.go (boot
-// configuration); network.go, link.go, dhcp.go; clock.go; kernellog.go; console.go,
+// configuration); network.go, link.go, dhcp.go; clock.go; button.go; kernellog.go; console.go,
 // screen.go, agent.go (what the console shows).
 package machine

@@ -60,14 +60,39 @@ func Run(ctx context.Context, log *slog.Logger) error {
 	k := &keeper{log: log, changed: changed, screen: newScreen(release()), clock: newClock(log)}
 	go keepKernelLog(ctx, log)
 	go k.screen.show(ctx)
+	watchPowerButton(ctx, log)
 	if err := k.clock.raise(); err != nil {
 		log.Warn("the clock was not set", "err", err)
 	}
+	return k.explain(ctx, k.run(ctx))
+}
+
+func (k *keeper) run(ctx context.Context) error {
 	config, err := k.awaitConfig(ctx)
 	if err != nil {
 		return err
 	}
 	return k.serve(ctx, config)
+}
+
+// readable is how long a problem that ends this process stays on the console, unless
+// something is plugged in.
+const readable = 30 * time.Second
+
+// explain shows why this process cannot go on, and gives somebody the time to read it
+// before it is started again.
+func (k *keeper) explain(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	k.log.Error("cannot go on, will try again", "err", err)
+	k.screen.set(func(s *state) { s.problem, s.next = err.Error(), "it is tried again by itself" })
+	select {
+	case <-k.changed:
+	case <-time.After(readable):
+	case <-ctx.Done():
+	}
+	return err
 }
 
 // serve brings the machine to where the agent can start, and stays.

@@ -19,6 +19,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
 	"github.com/vishvananda/netlink"
 
+	"github.com/bothy-os/bothy/api/v1alpha1"
 	"github.com/bothy-os/bothy/os/image/fat"
 )
 
@@ -205,5 +206,25 @@ func TestNamesOfMachinesWithoutOne(t *testing.T) {
 func TestResolverConfiguration(t *testing.T) {
 	if got := resolvConf([]string{"192.0.2.3", "nonsense\nnameserver 6.6.6.6", "2001:db8::3"}); !strings.HasSuffix(got, "\nnameserver 192.0.2.3\nnameserver 2001:db8::3\n") {
 		t.Errorf("%q", got)
+	}
+}
+
+func TestAProblemIsShownBeforeTheProcessEnds(t *testing.T) {
+	changed := make(chan struct{}, 1)
+	changed <- struct{}{}
+	k := &keeper{log: slog.New(slog.DiscardHandler), changed: changed, screen: newScreen(nil)}
+	problem := errors.New("no such interface")
+	if err := k.explain(t.Context(), problem); !errors.Is(err, problem) {
+		t.Errorf("%v", err)
+	}
+	if text := k.screen.state.text(); !strings.Contains(text, "no such interface") {
+		t.Errorf("the console shows\n%s", text)
+	}
+}
+
+func TestAnAddressForAMachineHasAPrefix(t *testing.T) {
+	n := &network{want: v1alpha1.BootNetwork{Address: "192.0.2.10"}}
+	if _, err := n.static(t.Context()); err == nil || !strings.Contains(err.Error(), "192.0.2.10/24") {
+		t.Errorf("%v", err)
 	}
 }

@@ -54,7 +54,7 @@ func (n *network) up(ctx context.Context) (*Uplink, error) {
 	if err := setUp("lo"); err != nil {
 		return nil, err
 	}
-	if strings.Contains(n.want.Address, "/") {
+	if n.want.Address != "" {
 		return n.static(ctx)
 	}
 	u, err := n.dynamic(ctx)
@@ -69,7 +69,7 @@ func (n *network) up(ctx context.Context) (*Uplink, error) {
 func (n *network) static(ctx context.Context) (*Uplink, error) {
 	prefix, err := netip.ParsePrefix(n.want.Address)
 	if err != nil {
-		return nil, fmt.Errorf("network.address of the boot configuration: %w", err)
+		return nil, fmt.Errorf("network.address of the boot configuration needs the length of its prefix, as in 192.0.2.10/24: %w", err)
 	}
 	link, err := n.awaitLink(ctx)
 	if err != nil {

@@ -97,8 +97,14 @@ func (s *state) text() string {
 	var b strings.Builder
 	b.WriteString("\n")
 	for _, line := range []struct{ what, value string }{
-		{"", s.version}, {"name", s.name}, {"address", s.address}, {"state", s.doing},
-		{"commit", s.commit}, {"answers", s.urls}, {"problem", s.problem}, {"next", s.next},
+		{"", s.version},
+		{"name", s.name},
+		{"address", s.address},
+		{"state", s.doing},
+		{"commit", s.commit},
+		{"answers", s.urls},
+		{"problem", s.problem},
+		{"next", s.next},
 	} {
 		if line.value != "" {
 			fmt.Fprintf(&b, "  %-8s  %s\n", line.what, printable(line.value))

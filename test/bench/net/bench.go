@@ -103,7 +103,11 @@ func (b *bench) begin(ctx context.Context, paths cluster.Paths, dir string) (err
 		b.sides = append(b.sides, s)
 	}
 	if b.side(spliced) {
-		b.sides = append(b.sides, b.site.splicedSide(our))
+		s, err := b.site.splicedSide(our)
+		if err != nil {
+			return err
+		}
+		b.sides = append(b.sides, s)
 	}
 	for _, name := range []string{routed, nftables, iptables} {
 		if !b.side(name) {

@@ -119,9 +119,12 @@ type sample struct {
 	Operations int64   `json:"operations"`
 }
 
-// client runs a test from a namespace, and from a cgroup2 directory if it is set.
-func (n netload) client(ctx context.Context, ns *cluster.Namespace, cgroup, test, address string, port int32, seconds float64, server int) (sample, error) {
-	cmd := exec.CommandContext(ctx, n.path, "-c", n.cpu, "-n", nice, test, address, strconv.Itoa(int(port)),
+// client runs a test from a namespace, and from a cgroup2 directory if it is set, with source ports of the given
+// range.
+func (n netload) client(
+	ctx context.Context, ns *cluster.Namespace, cgroup, ports, test, address string, port int32, seconds float64, server int,
+) (sample, error) {
+	cmd := exec.CommandContext(ctx, n.path, "-c", n.cpu, "-n", nice, "-p", ports, test, address, strconv.Itoa(int(port)),
 		strconv.FormatFloat(seconds, 'f', 3, 64), strconv.Itoa(server))
 	var out, errs strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errs

@@ -11,6 +11,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/bothy-os/bothy/test/cluster"
 )
 
 // The namespaces of everything that is made in the API; one has no policy.
@@ -24,7 +26,7 @@ const (
 const podManifest = `
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
-metadata: {name: measured, namespace: bench}
+metadata: {name: measured}
 spec:
   podSelector: {}
   policyTypes: [Ingress, Egress]
@@ -32,28 +34,32 @@ spec:
   egress: [{to: [{podSelector: {}}]}]
 `
 
-func podOf(role, namespace string) string {
+func podOf(role string) string {
 	return fmt.Sprintf(`
 ---
 apiVersion: v1
 kind: Pod
-metadata: {name: %[1]s, namespace: %[2]s, labels: {app: %[1]s}}
+metadata: {name: %[1]s, labels: {app: %[1]s}}
 spec:
   terminationGracePeriodSeconds: 1
   containers: [{name: toolbox, image: "bothy.local/toolbox:1", args: [sleep]}]
-`, role, namespace)
+`, role)
 }
 
 // createPods makes the pods of our side.
 func (s *site) createPods(ctx context.Context) error {
 	manifest := podManifest
 	for _, role := range roles {
-		manifest += podOf(role, namespace)
+		manifest += podOf(role)
 	}
-	for _, role := range []string{clientPod, serverPod} {
-		manifest += podOf(role, openNamespace)
-	}
-	cmd := s.kubectl.Command(ctx, "apply", "-f", "-")
+	return errors.Join(
+		apply(ctx, s.kubectl, manifest),
+		apply(ctx, s.kubectl.In(openNamespace), podOf(clientPod)+podOf(serverPod)),
+	)
+}
+
+func apply(ctx context.Context, kubectl *cluster.Kubectl, manifest string) error {
+	cmd := kubectl.Command(ctx, "apply", "-f", "-")
 	cmd.Stdin = strings.NewReader(manifest)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("create the pods: %w: %s", err, out)

@@ -26,9 +26,16 @@ type site struct {
 	client  kubernetes.Interface
 }
 
-// siteManifest switches on the splice, which the processes in the node's cgroup then have: that are
+// siteFiles switch on the splice, which the processes in the node's cgroup then have: that are
 // the clients and servers of the side for it, and those of no other.
-const siteManifest = `
+var siteFiles = map[string]string{
+	"cluster.yaml": `
+apiVersion: bothy.dev/v1alpha1
+kind: Cluster
+metadata: {name: default}
+spec: {network: {spliceNamespaces: [bench]}}
+`,
+	"site.yaml": `
 apiVersion: v1
 kind: Namespace
 metadata: {name: bench}
@@ -36,20 +43,18 @@ metadata: {name: bench}
 apiVersion: v1
 kind: Namespace
 metadata: {name: bench-open}
----
-apiVersion: bothy.dev/v1alpha1
-kind: Cluster
-metadata: {name: default}
-spec: {network: {spliceNamespaces: [bench]}}
-`
+`,
+}
 
 func startSite(ctx context.Context, paths cluster.Paths, dir string) (*site, error) {
 	template := filepath.Join(dir, "template", "clusters", "default")
 	if err := os.MkdirAll(template, 0o755); err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(filepath.Join(template, "site.yaml"), []byte(siteManifest), 0o644); err != nil {
-		return nil, err
+	for name, content := range siteFiles {
+		if err := os.WriteFile(filepath.Join(template, name), []byte(content), 0o644); err != nil {
+			return nil, err
+		}
 	}
 	tree, bare := filepath.Join(dir, "tree"), filepath.Join(dir, "site.git")
 	cmd := exec.CommandContext(ctx, paths.Bothy(), "repo", "init", "--template", filepath.Join(dir, "template"),
@@ -142,8 +147,15 @@ func (s *site) openSide(ctx context.Context) (*side, error) {
 const spliceShift = 100
 
 // splicedSide has the pods of ours, with clients and servers whose connections are spliced.
-func (s *site) splicedSide(our *side) *side {
-	return &side{name: spliced, pods: our.pods, ips: our.ips, podCgroup: our.cgroup, shift: spliceShift}
+func (s *site) splicedSide(our *side) (*side, error) {
+	tables, err := s.node.Tables()
+	if err != nil {
+		return nil, err
+	}
+	if _, there := tables["splice/spliced4"]; !there {
+		return nil, errors.New("the node splices no connections: `bothy net status` says why")
+	}
+	return &side{name: spliced, pods: our.pods, ips: our.ips, podCgroup: our.cgroup, shift: spliceShift}, nil
 }
 
 func (s *site) agent() (int, error) {

@@ -85,7 +85,14 @@ func (b *bench) once(ctx context.Context, c cell) (sample, error) {
 	if c.path == toPod6 || c.path == toService6 {
 		server = c.side.servers6[c.test]
 	}
-	return b.load.client(ctx, ns, cgroup, c.test, address, port, b.seconds, server)
+	return b.load.client(ctx, ns, cgroup, portsOf(c.path), c.test, address, port, b.seconds, server)
+}
+
+// portsOf gives each path source ports of its own; see netload.c.
+func portsOf(path string) string {
+	const first, each = 10240, 9000
+	low := first + each*slices.Index(allPaths, path)
+	return fmt.Sprintf("%d-%d", low, low+each-1)
 }
 
 // way is from where to where a cell sends.

@@ -5,6 +5,8 @@
 // addresses of workloads, and what is on the console. They run in a network namespace of
 // their own, in which the Git server is and out of which nothing leads.
 //
+// BOTHY_IMAGE names another image than build/os/bothy-vm, by its path without an ending.
+//
 // How long something may take follows from how long the machine took until it showed its
 // first picture: under emulation everything is some fifteen times slower, on a busy host
 // more.

@@ -1,9 +1,11 @@
 package appliance
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,6 +31,8 @@ type bench struct {
 	accelerator qemu.Accelerator
 	image       string
 	dir         string
+	// args are further arguments of QEMU.
+	args []string
 }
 
 // newBench looks at the host. The test is skipped where a machine cannot run; with
@@ -40,6 +44,9 @@ func newBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	b := &bench{paths: paths, image: filepath.Join(paths.Root, "build/os/bothy-vm")}
+	if other := os.Getenv("BOTHY_IMAGE"); other != "" {
+		b.image = other
+	}
 	if why := b.missing(); why != "" {
 		if os.Getenv("BOTHY_VM") == "require" {
 			t.Fatal(why)
@@ -131,14 +138,15 @@ func (b *bench) boot(t *testing.T, fw firmware, disks ...qemu.Disk) *machine {
 	m := &machine{started: time.Now(), log: filepath.Join(b.dir, "console.log")}
 	hardware, err := qemu.Start(context.WithoutCancel(t.Context()), qemu.Config{
 		Accelerator: b.accelerator, CPUs: 2, MemoryMiB: 3072, Disks: disks, ConsoleFile: m.log,
-		Args: []string{
+		Args: append([]string{
 			"-machine", "smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on",
 			"-drive", "if=pflash,format=raw,readonly=on,file=" + firmwareDir + fw.code,
 			"-drive", "if=pflash,format=raw,file=" + vars,
+			"-qmp", "unix:" + filepath.Join(b.dir, "qmp") + ",server=on,wait=off",
 			"-device", "i6300esb", "-action", "watchdog=reset",
 			"-netdev", fmt.Sprintf("user,id=net,hostfwd=tcp:127.0.0.1:%[1]d-:%[1]d,hostfwd=tcp:127.0.0.1:%[2]d-:%[2]d", apiPort, workloadPort),
 			"-device", "virtio-net-pci,netdev=net",
-		},
+		}, b.args...),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -168,6 +176,31 @@ func (b *bench) keepConsole(t *testing.T, m *machine) {
 }
 
 func tail(s string, n int) string { return s[max(0, len(s)-n):] }
+
+// pressPowerButton presses the button once, for a moment.
+func (b *bench) pressPowerButton(t *testing.T) {
+	t.Helper()
+	conn, err := net.Dial("unix", filepath.Join(b.dir, "qmp"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	// QEMU greets, and answers each command on a line; events may come between.
+	in := bufio.NewScanner(conn)
+	for _, command := range []string{"qmp_capabilities", "system_powerdown"} {
+		if _, err := fmt.Fprintf(conn, "{\"execute\": %q}\n", command); err != nil {
+			t.Fatal(err)
+		}
+		for in.Scan() && !strings.Contains(in.Text(), `"return"`) {
+			if strings.Contains(in.Text(), `"error"`) {
+				t.Fatalf("%s: %s", command, in.Text())
+			}
+		}
+	}
+	if err := in.Err(); err != nil {
+		t.Fatal(err)
+	}
+}
 
 // firstPicture is what process 1's companion shows as soon as it runs.
 var firstPicture = regexp.MustCompile(`state +\S`)

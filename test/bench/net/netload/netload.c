@@ -3,8 +3,11 @@
  * be, so that what is measured is the way of the packets and not the program.
  *
  *   netload [-c CPU] [-n NICE] [-6] serve echo|once|sink|datagram PORT ID
- *   netload [-c CPU] [-n NICE] rr|crr|udp|stream ADDR PORT SECONDS SERVER-PID
+ *   netload [-c CPU] [-n NICE] [-p LOW-HIGH] rr|crr|udp|stream ADDR PORT SECONDS SERVER-PID
  *   netload watch ADDR PORT
+ *
+ * A client uses the source ports from LOW to HIGH: a server that is reached by several ways remembers a connection
+ * for a minute, and takes another way's under the same port for an old segment of it.
  *
  * ADDR is of either family; a server is for IPv6 only with -6, and for IPv4 only without.
  *
@@ -168,9 +171,19 @@ static void serve(const char *kind, const char *any, const char *port, char id)
 	serve_connections(fd, !strcmp(kind, "echo") ? ALL : !strcmp(kind, "once") ? ONE : NONE, id);
 }
 
+/* Both ends of a range of source ports, the lower in the lower half; 0 is any. */
+static uint32_t ports;
+
+#ifndef IP_LOCAL_PORT_RANGE
+#define IP_LOCAL_PORT_RANGE 51 /* Linux 6.3; ports are as they come before that */
+#endif
+
 static int connected(int type, const union address *a)
 {
 	int fd = new_socket(a->any.sa_family, type);
+
+	if (ports && setsockopt(fd, IPPROTO_IP, IP_LOCAL_PORT_RANGE, &ports, sizeof(ports)) && errno != ENOPROTOOPT)
+		die("choose ports");
 
 	patience(fd, 2000);
 	if (type == SOCK_STREAM)
@@ -306,7 +319,7 @@ static void watch(union address to)
 static void usage(void)
 {
 	fputs("usage: netload [-c CPU] [-n NICE] [-6] serve echo|once|sink|datagram PORT ID\n"
-	      "       netload [-c CPU] [-n NICE] rr|crr|udp|stream ADDR PORT SECONDS SERVER-PID\n"
+	      "       netload [-c CPU] [-n NICE] [-p LOW-HIGH] rr|crr|udp|stream ADDR PORT SECONDS SERVER-PID\n"
 	      "       netload watch ADDR PORT\n", stderr);
 	exit(2);
 }
@@ -316,9 +329,11 @@ int main(int argc, char **argv)
 	const char *any = "0.0.0.0";
 	int cpu = -1, nice = 0;
 
-	for (int o; (o = getopt(argc, argv, "+c:n:6")) != -1;) {
+	for (int o; (o = getopt(argc, argv, "+c:n:p:6")) != -1;) {
 		if (o == 'c')
 			cpu = atoi(optarg);
+		else if (o == 'p')
+			ports = strtoul(optarg, &optarg, 10) | strtoul(optarg + 1, NULL, 10) << 16;
 		else if (o == '6')
 			any = "::";
 		else if (o == 'n')

@@ -22,7 +22,7 @@ func TestInsistOutlastsASlowMachine(t *testing.T) {
 			}
 			return nil
 		})
-		if took := time.Since(start); took < 5*time.Minute || took > 5*time.Minute+2*hookPause {
+		if took := time.Since(start); took < 5*time.Minute || took > 5*time.Minute+2*insistPause {
 			t.Errorf("it ended after %s", took)
 		}
 		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
@@ -43,7 +43,7 @@ func TestInsistIsEagerAndQuietAtFirst(t *testing.T) {
 			}
 			return nil
 		})
-		if took := time.Since(start); took != 3*hookEager || out.Len() > 0 {
+		if took := time.Since(start); took != 3*retryEager || out.Len() > 0 {
 			t.Errorf("it took %s and said %q", took, out.String())
 		}
 	})
@@ -59,6 +59,33 @@ func TestInsistEndsWithTheServer(t *testing.T) {
 		})
 		if ctx.Err() == nil {
 			t.Error("it gave up before the server did")
+		}
+	})
+}
+
+// What takes longer than the patience for failures is still let finish.
+func TestRetryForCutsNoAttemptShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		err := retryFor(t.Context(), 10*time.Second, func(ctx context.Context) error {
+			select {
+			case <-time.After(time.Minute):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestRetryForGivesUpWhenTheTimeIsUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start, refused := time.Now(), errors.New("no such kind")
+		err := retryFor(t.Context(), 10*time.Second, func(context.Context) error { return refused })
+		if took := time.Since(start); !errors.Is(err, refused) || took != 10*time.Second {
+			t.Errorf("after %s: %v", took, err)
 		}
 	})
 }
