@@ -73,6 +73,7 @@ type kubeProcess struct {
 	guard  imageGuard
 	// controlPlane is nil on a worker.
 	controlPlane *bootstrap.ControlPlane
+	guard        imageGuard
 	sup          *supervise.Supervisor
 }
 

@@ -23,10 +23,10 @@ type Status struct {
 	ControlPlane *bootstrap.Status `json:"controlPlane,omitempty"`
 	Kubelet      *node.Status      `json:"kubelet,omitempty"`
 	Network      *netdata.Status   `json:"network,omitempty"`
-	// Machines are the workers that the site enrols, as a control plane sees them.
-	Machines []MachineStatus `json:"machines,omitempty"`
 	// Images is the image policy and what it has decided.
 	Images *gate.Status `json:"images,omitempty"`
+	// Machines are the workers that the site enrols, as a control plane sees them.
+	Machines []MachineStatus `json:"machines,omitempty"`
 	// Pods counts this node's pods that have not ended.
 	Pods PodCounts `json:"pods"`
 	// URLs are where NodePort Services answer.

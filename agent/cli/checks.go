@@ -47,7 +47,7 @@ func settingsCheck(_ context.Context, files fs.FS, site string) error {
 		all = append(all, v1alpha1.MachineFile{Path: name, Data: data})
 	}
 	_, err = v1alpha1.DecodeMachines(all)
-	return errors.Join(policyCheck(files), err)
+	return errors.Join(err, policyCheck(files))
 }
 
 // policyCheck reads the image policy as the agent does.
