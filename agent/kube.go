@@ -70,7 +70,6 @@ func runKube(ctx context.Context, log *slog.Logger) error {
 type kubeProcess struct {
 	config *KubeConfig
 	node   *node.Node
-	guard  imageGuard
 	// controlPlane is nil on a worker.
 	controlPlane *bootstrap.ControlPlane
 	guard        imageGuard
