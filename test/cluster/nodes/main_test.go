@@ -38,7 +38,7 @@ metadata: {name: default}
 spec:
   network:
     loadBalancer:
-      pools: [{name: lan, addresses: ["192.0.2.0/28"]}]
+      pools: [{name: lan, addresses: ["203.0.113.16/28"]}]
 `
 
 // join starts both nodes, commits what `bothy up` asks for, and waits until both are Ready.
