@@ -68,7 +68,7 @@ runtime share the files.`,
 func (o *options) awaitImages(ctx context.Context, all []store.Imported, timeout time.Duration) error {
 	n, err := sandbox.Open(o.state)
 	if err != nil || !n.Running() {
-		return nil //nolint:nilerr // it has them when it starts
+		return nil // it has them when it starts
 	}
 	wanted := map[string]string{}
 	for _, b := range all {

@@ -3,7 +3,6 @@ package layer
 import (
 	"bufio"
 	"bytes"
-
 	"errors"
 	"fmt"
 	"io"

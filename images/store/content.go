@@ -51,7 +51,7 @@ func link(from, to string) (bool, error) {
 	case errors.Is(err, fs.ErrExist):
 		return true, nil
 	}
-	return false, nil //nolint:nilerr // another file system, or one without links: content is copied
+	return false, nil // another file system, or one without links: content is copied
 }
 
 // borrow takes a blob that containerd has, without copying. It hashes it: what
