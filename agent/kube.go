@@ -89,7 +89,7 @@ func newKube(config *KubeConfig, log *slog.Logger) (*kubeProcess, error) {
 	images.GuardLayers(layer.Limits{})
 	im := images.New(images.Config{
 		Socket: k.node.ContainerdSocket(), Layouts: config.ImageLayouts, First: node.SandboxImage, Store: nodeImages(),
-		Judge: k.guard.judgeImport, After: []string{node.Containerd}, Log: log.With("wing", "images"),
+		Judge: k.guard.judgeImport, JudgedBy: filepath.Base(imagePolicyFile), After: []string{node.Containerd}, Log: log.With("wing", "images"),
 	})
 	k.images = im
 	components := []supervise.Component{k.statusComponent(), memoryComponent()}

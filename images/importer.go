@@ -43,6 +43,9 @@ type Config struct {
 	// error keeps the image out. Digests are those of the entry in the layout and
 	// of the manifest for this machine.
 	Judge func(name string, digests []string) error
+	// JudgedBy is the name of a file in the directory of Store: when it is
+	// replaced, Judge is asked again about the images that it kept out.
+	JudgedBy string
 	// After names the components that must be ready before, usually containerd.
 	After []string
 	// Log receives one line per imported image and per failure.
@@ -70,6 +73,8 @@ type Status struct {
 	Present  int `json:"present"`
 	// Failed holds an error for each image that could not be imported.
 	Failed map[string]string `json:"failed,omitempty"`
+	// Denied holds, for each image that was kept out, why.
+	Denied map[string]string `json:"denied,omitempty"`
 	// Stored are "name@digest" of the images of the store that are ready to run.
 	Stored []string `json:"stored,omitempty"`
 	// Took is how long the last run needed, in nanoseconds.
@@ -126,7 +131,8 @@ func (im *Images) setStatus(st Status) {
 }
 
 // Import brings every image of every layout into containerd. It goes on after
-// an image that fails; the returned error joins all failures.
+// an image that fails; the returned error joins all failures. That an image may
+// not come in is none, unless it is the first.
 func (im *Images) Import(ctx context.Context) error {
 	target, closeTarget, err := im.connect(ctx)
 	if err != nil {
@@ -153,7 +159,7 @@ func (im *Images) importInto(ctx context.Context, target *target) error {
 	im.importing.Lock()
 	defer im.importing.Unlock()
 	started := time.Now()
-	st := Status{Failed: map[string]string{}}
+	st := Status{Failed: map[string]string{}, Denied: map[string]string{}}
 	var errs []error
 	stored, err := im.importStore(ctx, target, &st)
 	if err != nil {
@@ -164,7 +170,7 @@ func (im *Images) importInto(ctx context.Context, target *target) error {
 			errs = append(errs, err)
 		}
 	}
-	if err := im.checkFirst(ctx, target); err != nil && st.Failed[im.cfg.First] == "" {
+	if err := im.checkFirst(ctx, target, st.Denied[im.cfg.First]); err != nil && st.Failed[im.cfg.First] == "" {
 		st.Failed[im.cfg.First] = err.Error()
 		errs = append(errs, err)
 	}
@@ -176,11 +182,14 @@ func (im *Images) importInto(ctx context.Context, target *target) error {
 
 // checkFirst makes sure that the image without which nothing works is there,
 // wherever it came from.
-func (im *Images) checkFirst(ctx context.Context, target *target) error {
+func (im *Images) checkFirst(ctx context.Context, target *target, denied string) error {
 	if im.cfg.First == "" {
 		return nil
 	}
 	_, err := target.client.ImageService().Get(ctx, im.cfg.First)
+	if errdefs.IsNotFound(err) && denied != "" {
+		return fmt.Errorf("no pod can start without the image %s: %s", im.cfg.First, denied)
+	}
 	if errdefs.IsNotFound(err) {
 		return fmt.Errorf("image %s is in none of the layouts %v: no pod can start without it; build it with `bothy image build`", im.cfg.First, im.cfg.Layouts)
 	}
@@ -203,7 +212,7 @@ func (im *Images) importStore(ctx context.Context, target *target, st *Status) (
 	}
 	err = im.importAll(ctx, target, index.Layout, nil, st)
 	for _, img := range index.Images {
-		if st.Failed[img.Name] == "" {
+		if st.Failed[img.Name] == "" && st.Denied[img.Name] == "" {
 			st.Stored = append(st.Stored, img.Name+"@"+img.Descriptor.Digest.String())
 		}
 	}
@@ -247,8 +256,13 @@ func (im *Images) importImage(ctx context.Context, target *target, l *layout.Lay
 		st.Present++
 		return nil
 	}
-	if err := im.judge(l, img); err != nil {
+	denied, err := im.judge(l, img)
+	if err != nil {
 		return err
+	}
+	if denied != "" {
+		st.Denied[img.Name] = denied
+		return nil
 	}
 	started := time.Now()
 	if err := target.put(ctx, l, img); err != nil {
@@ -259,18 +273,21 @@ func (im *Images) importImage(ctx context.Context, target *target, l *layout.Lay
 	return nil
 }
 
-// judge asks whether an image may come in.
-func (im *Images) judge(l *layout.Layout, img layout.Image) error {
+// judge asks whether an image may come in, and returns why not.
+func (im *Images) judge(l *layout.Layout, img layout.Image) (denied string, err error) {
 	if im.cfg.Judge == nil {
-		return nil
+		return "", nil
 	}
 	manifest, _, err := l.Manifest(img.Descriptor, runtime.GOOS, runtime.GOARCH)
 	if err != nil {
-		return err
+		return "", err
 	}
 	digests := []string{img.Descriptor.Digest.String()}
 	if manifest.Digest != img.Descriptor.Digest {
 		digests = append(digests, manifest.Digest.String())
 	}
-	return im.cfg.Judge(img.Name, digests)
+	if err := im.cfg.Judge(img.Name, digests); err != nil {
+		return err.Error(), nil
+	}
+	return "", nil
 }

@@ -165,7 +165,7 @@ func TestDeniedImageStaysOut(t *testing.T) {
 		return nil
 	}})
 	err := im.importInto(c.ctx, c.target)
-	if st := im.Status(); err == nil || st.Imported != 1 || st.Failed["x/evil:1"] != "it is not signed" || len(asked) != 2 {
+	if st := im.Status(); err != nil || st.Imported != 1 || st.Denied["x/evil:1"] != "it is not signed" || len(asked) != 2 {
 		t.Errorf("%+v, %v, asked about %v", st, err, asked)
 	}
 	if _, err := c.target.client.ContentStore().Info(c.ctx, digest.Digest(asked[1])); !errdefs.IsNotFound(err) {

@@ -35,7 +35,7 @@ func (im *Images) keep(ctx context.Context, ready func()) error {
 	happened, lost := target.client.EventService().Subscribe(ctx,
 		`namespace==k8s.io,topic=="/images/create"`, `namespace==k8s.io,topic=="/images/update"`, `namespace==k8s.io,topic=="/images/delete"`)
 	changed, watching := make(chan struct{}, 1), make(chan error, 1)
-	go func() { watching <- im.cfg.Store.Watch(ctx, changed) }()
+	go func() { watching <- im.cfg.Store.Watch(ctx, changed, im.cfg.JudgedBy) }()
 	for {
 		wanted, err := im.pass(ctx, target)
 		if err != nil {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -88,7 +89,7 @@ func (o *options) awaitImages(ctx context.Context, all []store.Imported, timeout
 				continue
 			}
 			missing++
-			if text := st.Imports.Failed[name]; text != "" {
+			if text := cmp.Or(st.Imports.Failed[name], st.Imports.Denied[name]); text != "" {
 				problem = fmt.Errorf("image %s: %s", name, text)
 			}
 		}

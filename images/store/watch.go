@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"github.com/fsnotify/fsnotify"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -11,9 +12,10 @@ import (
 	"github.com/bothy-os/bothy/internal/durable"
 )
 
-// Watch sends on changed after the index or the pins were replaced, by whatever
-// process, until ctx ends. It drops what nobody has taken yet.
-func (s *Store) Watch(ctx context.Context, changed chan<- struct{}) error {
+// Watch sends on changed after the index, the pins or one of the other files in
+// the store's directory were replaced, by whatever process, until ctx ends. It
+// drops what nobody has taken yet.
+func (s *Store) Watch(ctx context.Context, changed chan<- struct{}, others ...string) error {
 	if err := durable.MkdirAll(s.dir, 0o700); err != nil {
 		return err
 	}
@@ -39,7 +41,7 @@ func (s *Store) Watch(ctx context.Context, changed chan<- struct{}) error {
 				return nil
 			}
 			name := filepath.Base(e.Name)
-			if name != ocispec.ImageIndexFile && name != pinsFile {
+			if name != ocispec.ImageIndexFile && name != pinsFile && !slices.Contains(others, name) {
 				continue
 			}
 			select {

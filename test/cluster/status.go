@@ -22,6 +22,7 @@ type Status struct {
 	Components []Component
 	Git        GitStatus
 	URLs       []string
+	Imports    *struct{ Denied map[string]string }
 	Milestones map[string]float64
 	Machines   []struct {
 		Name, Reason  string
