@@ -287,7 +287,7 @@ func (im *Images) judge(l *layout.Layout, img layout.Image) (denied string, err 
 		digests = append(digests, manifest.Digest.String())
 	}
 	if err := im.cfg.Judge(img.Name, digests); err != nil {
-		return err.Error(), nil
+		return err.Error(), nil //nolint:nilerr // the error is the answer
 	}
 	return "", nil
 }

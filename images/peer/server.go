@@ -74,7 +74,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		return fmt.Errorf("give images to other nodes: %w", err)
 	case <-ctx.Done():
 		_ = server.Close() // a client asks somebody else
-		_ = <-ended        // http.ErrServerClosed
+		if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("give images to other nodes: %w", err)
+		}
 		return nil
 	}
 }
