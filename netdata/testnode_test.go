@@ -153,8 +153,9 @@ func newUnconnectedNode(t *testing.T) *testNode {
 	n.cfg = Config{
 		StateDir: filepath.Join(dir, "state"), RunDir: run, BPFDir: bpf,
 		NodeName: "node", NodeIPs: []netip.Addr{nodeIP, nodeIP6}, Uplink: "eth0", HostCgroup: cgroup,
-		ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("fd00:96::/112")},
-		ClusterDNS:   []netip.Addr{dnsIP, dnsIP6}, ClusterDomain: "cluster.local",
+		ServiceCIDRs:    []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("fd00:96::/112")},
+		ClusterPodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:244::/48")},
+		ClusterDNS:      []netip.Addr{dnsIP, dnsIP6}, ClusterDomain: "cluster.local",
 		NodePortRange: PortRange{30000, 32767},
 		Kubeconfig:    filepath.Join(dir, "kubeconfig"), DNSKubeconfig: filepath.Join(dir, "kubeconfig"),
 		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo})),

@@ -144,7 +144,7 @@ func disabledPlugins(snapshotter string) []string {
 		"io.containerd.nri.v1.nri",
 		"io.containerd.tracing.processor.v1.otlp",
 	}
-	for _, s := range []string{"blockfile", "btrfs", "devmapper", "erofs", "zfs", overlayfs, native} {
+	for _, s := range []string{"blockfile", "devmapper", "erofs", "zfs", overlayfs, native} {
 		if s != snapshotter {
 			disabled = append(disabled, snapshotters+s)
 		}
