@@ -353,15 +353,19 @@ func podRef(pod cni.Pod) policy.PodRef {
 
 func (p podPorts) Disconnect(devName string, index int, addrs []netip.Addr) error {
 	if len(addrs) == 0 && index > 0 {
-		ifaces, err := p.Tables.Interfaces()
+		endpoints, err := p.Tables.Endpoints()
 		if err != nil {
 			return err
 		}
-		addrs = ifaces[index]
+		for _, e := range endpoints {
+			if e.Ifindex == index {
+				addrs = append(addrs, e.Addr)
+			}
+		}
 	}
 	var errs []error
 	for _, a := range addrs {
-		errs = append(errs, p.Tables.DeleteEndpoint(a, index))
+		errs = append(errs, p.Tables.DeleteEndpoint(a))
 	}
 	if devName != "" {
 		errs = append(errs, p.DetachPod(devName))

@@ -112,12 +112,6 @@ type IPv4FragmentPorts struct {
 	Dport uint16
 }
 
-type IPv4Iface struct {
-	_        structs.HostLayout
-	Addr     IPv4Addr
-	Identity uint32
-}
-
 type IPv4Listener struct {
 	_      structs.HostLayout
 	Kinds  uint32
@@ -132,6 +126,13 @@ type IPv4Nat struct {
 	Dport  uint16
 	Scope  uint16
 	ToReal uint16
+}
+
+type IPv4NearPod struct {
+	_    structs.HostLayout
+	Addr IPv4Addr
+	Pad  IPv4Addr
+	Ep   IPv4Endpoint
 }
 
 type IPv4NodeConfig struct {
@@ -263,8 +264,8 @@ const (
 	IPv4MapEventCpus       = "event_cpus"
 	IPv4MapEventRing       = "event_ring"
 	IPv4MapFragments       = "fragments"
-	IPv4MapIfaces          = "ifaces"
 	IPv4MapNats            = "nats"
+	IPv4MapNearPods        = "near_pods"
 	IPv4MapNodeAddrs       = "node_addrs"
 	IPv4MapPolicyPeers     = "policy_peers"
 	IPv4MapPolicyRules     = "policy_rules"
@@ -360,8 +361,8 @@ type IPv4MapSpecs struct {
 	EventCpus     *ebpf.MapSpec `ebpf:"event_cpus"`
 	EventRing     *ebpf.MapSpec `ebpf:"event_ring"`
 	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
-	Ifaces        *ebpf.MapSpec `ebpf:"ifaces"`
 	Nats          *ebpf.MapSpec `ebpf:"nats"`
+	NearPods      *ebpf.MapSpec `ebpf:"near_pods"`
 	NodeAddrs     *ebpf.MapSpec `ebpf:"node_addrs"`
 	PolicyPeers   *ebpf.MapSpec `ebpf:"policy_peers"`
 	PolicyRules   *ebpf.MapSpec `ebpf:"policy_rules"`
@@ -411,8 +412,8 @@ type IPv4Maps struct {
 	EventCpus     *ebpf.Map `ebpf:"event_cpus"`
 	EventRing     *ebpf.Map `ebpf:"event_ring"`
 	Fragments     *ebpf.Map `ebpf:"fragments"`
-	Ifaces        *ebpf.Map `ebpf:"ifaces"`
 	Nats          *ebpf.Map `ebpf:"nats"`
+	NearPods      *ebpf.Map `ebpf:"near_pods"`
 	NodeAddrs     *ebpf.Map `ebpf:"node_addrs"`
 	PolicyPeers   *ebpf.Map `ebpf:"policy_peers"`
 	PolicyRules   *ebpf.Map `ebpf:"policy_rules"`
@@ -436,8 +437,8 @@ func (m *IPv4Maps) Close() error {
 		m.EventCpus,
 		m.EventRing,
 		m.Fragments,
-		m.Ifaces,
 		m.Nats,
+		m.NearPods,
 		m.NodeAddrs,
 		m.PolicyPeers,
 		m.PolicyRules,

@@ -112,12 +112,6 @@ type IPv6FragmentPorts struct {
 	Dport uint16
 }
 
-type IPv6Iface struct {
-	_        structs.HostLayout
-	Addr     IPv6Addr
-	Identity uint32
-}
-
 type IPv6Listener struct {
 	_      structs.HostLayout
 	Kinds  uint32
@@ -132,6 +126,13 @@ type IPv6Nat struct {
 	Dport  uint16
 	Scope  uint16
 	ToReal uint16
+}
+
+type IPv6NearPod struct {
+	_    structs.HostLayout
+	Addr IPv6Addr
+	Pad  IPv6Addr
+	Ep   IPv6Endpoint
 }
 
 type IPv6NodeConfig struct {
@@ -262,8 +263,8 @@ const (
 	IPv6MapEventCpus     = "event_cpus"
 	IPv6MapEventRing     = "event_ring"
 	IPv6MapFragments     = "fragments"
-	IPv6MapIfaces        = "ifaces"
 	IPv6MapNats          = "nats"
+	IPv6MapNearPods      = "near_pods"
 	IPv6MapNodeAddrs     = "node_addrs"
 	IPv6MapPolicyPeers   = "policy_peers"
 	IPv6MapPolicyRules   = "policy_rules"
@@ -351,8 +352,8 @@ type IPv6MapSpecs struct {
 	EventCpus     *ebpf.MapSpec `ebpf:"event_cpus"`
 	EventRing     *ebpf.MapSpec `ebpf:"event_ring"`
 	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
-	Ifaces        *ebpf.MapSpec `ebpf:"ifaces"`
 	Nats          *ebpf.MapSpec `ebpf:"nats"`
+	NearPods      *ebpf.MapSpec `ebpf:"near_pods"`
 	NodeAddrs     *ebpf.MapSpec `ebpf:"node_addrs"`
 	PolicyPeers   *ebpf.MapSpec `ebpf:"policy_peers"`
 	PolicyRules   *ebpf.MapSpec `ebpf:"policy_rules"`
@@ -402,8 +403,8 @@ type IPv6Maps struct {
 	EventCpus     *ebpf.Map `ebpf:"event_cpus"`
 	EventRing     *ebpf.Map `ebpf:"event_ring"`
 	Fragments     *ebpf.Map `ebpf:"fragments"`
-	Ifaces        *ebpf.Map `ebpf:"ifaces"`
 	Nats          *ebpf.Map `ebpf:"nats"`
+	NearPods      *ebpf.Map `ebpf:"near_pods"`
 	NodeAddrs     *ebpf.Map `ebpf:"node_addrs"`
 	PolicyPeers   *ebpf.Map `ebpf:"policy_peers"`
 	PolicyRules   *ebpf.Map `ebpf:"policy_rules"`
@@ -427,8 +428,8 @@ func (m *IPv6Maps) Close() error {
 		m.EventCpus,
 		m.EventRing,
 		m.Fragments,
-		m.Ifaces,
 		m.Nats,
+		m.NearPods,
 		m.NodeAddrs,
 		m.PolicyPeers,
 		m.PolicyRules,

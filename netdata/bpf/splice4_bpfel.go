@@ -93,12 +93,6 @@ type Splice4FragmentPorts struct {
 	Dport uint16
 }
 
-type Splice4Iface struct {
-	_        structs.HostLayout
-	Addr     Splice4Addr
-	Identity uint32
-}
-
 type Splice4Listener struct {
 	_      structs.HostLayout
 	Kinds  uint32
@@ -113,6 +107,13 @@ type Splice4Nat struct {
 	Dport  uint16
 	Scope  uint16
 	ToReal uint16
+}
+
+type Splice4NearPod struct {
+	_    structs.HostLayout
+	Addr Splice4Addr
+	Pad  Splice4Addr
+	Ep   Splice4Endpoint
 }
 
 type Splice4NodeConfig struct {
@@ -221,10 +222,12 @@ type Splice4SourceRangeKey struct {
 }
 
 type Splice4SpliceSocket struct {
-	_    structs.HostLayout
-	Own  Splice4Tuple
-	Real Splice4Tuple
-	Way  uint32
+	_        structs.HostLayout
+	Own      Splice4Tuple
+	Real     Splice4Tuple
+	Way      uint32
+	Tick     uint32
+	Revision uint32
 }
 
 type Splice4Tuple struct {
@@ -251,8 +254,8 @@ const (
 	Splice4MapEventCpus          = "event_cpus"
 	Splice4MapEventRing          = "event_ring"
 	Splice4MapFragments          = "fragments"
-	Splice4MapIfaces             = "ifaces"
 	Splice4MapNats               = "nats"
+	Splice4MapNearPods           = "near_pods"
 	Splice4MapNodeAddrs          = "node_addrs"
 	Splice4MapPolicyPeers        = "policy_peers"
 	Splice4MapPolicyRules        = "policy_rules"
@@ -330,8 +333,8 @@ type Splice4MapSpecs struct {
 	EventCpus     *ebpf.MapSpec `ebpf:"event_cpus"`
 	EventRing     *ebpf.MapSpec `ebpf:"event_ring"`
 	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
-	Ifaces        *ebpf.MapSpec `ebpf:"ifaces"`
 	Nats          *ebpf.MapSpec `ebpf:"nats"`
+	NearPods      *ebpf.MapSpec `ebpf:"near_pods"`
 	NodeAddrs     *ebpf.MapSpec `ebpf:"node_addrs"`
 	PolicyPeers   *ebpf.MapSpec `ebpf:"policy_peers"`
 	PolicyRules   *ebpf.MapSpec `ebpf:"policy_rules"`
@@ -383,8 +386,8 @@ type Splice4Maps struct {
 	EventCpus     *ebpf.Map `ebpf:"event_cpus"`
 	EventRing     *ebpf.Map `ebpf:"event_ring"`
 	Fragments     *ebpf.Map `ebpf:"fragments"`
-	Ifaces        *ebpf.Map `ebpf:"ifaces"`
 	Nats          *ebpf.Map `ebpf:"nats"`
+	NearPods      *ebpf.Map `ebpf:"near_pods"`
 	NodeAddrs     *ebpf.Map `ebpf:"node_addrs"`
 	PolicyPeers   *ebpf.Map `ebpf:"policy_peers"`
 	PolicyRules   *ebpf.Map `ebpf:"policy_rules"`
@@ -410,8 +413,8 @@ func (m *Splice4Maps) Close() error {
 		m.EventCpus,
 		m.EventRing,
 		m.Fragments,
-		m.Ifaces,
 		m.Nats,
+		m.NearPods,
 		m.NodeAddrs,
 		m.PolicyPeers,
 		m.PolicyRules,

@@ -93,12 +93,6 @@ type Splice6FragmentPorts struct {
 	Dport uint16
 }
 
-type Splice6Iface struct {
-	_        structs.HostLayout
-	Addr     Splice6Addr
-	Identity uint32
-}
-
 type Splice6Listener struct {
 	_      structs.HostLayout
 	Kinds  uint32
@@ -113,6 +107,13 @@ type Splice6Nat struct {
 	Dport  uint16
 	Scope  uint16
 	ToReal uint16
+}
+
+type Splice6NearPod struct {
+	_    structs.HostLayout
+	Addr Splice6Addr
+	Pad  Splice6Addr
+	Ep   Splice6Endpoint
 }
 
 type Splice6NodeConfig struct {
@@ -220,10 +221,12 @@ type Splice6SourceRangeKey struct {
 }
 
 type Splice6SpliceSocket struct {
-	_    structs.HostLayout
-	Own  Splice6Tuple
-	Real Splice6Tuple
-	Way  uint32
+	_        structs.HostLayout
+	Own      Splice6Tuple
+	Real     Splice6Tuple
+	Way      uint32
+	Tick     uint32
+	Revision uint32
 }
 
 type Splice6Tuple struct {
@@ -250,8 +253,8 @@ const (
 	Splice6MapEventCpus          = "event_cpus"
 	Splice6MapEventRing          = "event_ring"
 	Splice6MapFragments          = "fragments"
-	Splice6MapIfaces             = "ifaces"
 	Splice6MapNats               = "nats"
+	Splice6MapNearPods           = "near_pods"
 	Splice6MapNodeAddrs          = "node_addrs"
 	Splice6MapPolicyPeers        = "policy_peers"
 	Splice6MapPolicyRules        = "policy_rules"
@@ -329,8 +332,8 @@ type Splice6MapSpecs struct {
 	EventCpus     *ebpf.MapSpec `ebpf:"event_cpus"`
 	EventRing     *ebpf.MapSpec `ebpf:"event_ring"`
 	Fragments     *ebpf.MapSpec `ebpf:"fragments"`
-	Ifaces        *ebpf.MapSpec `ebpf:"ifaces"`
 	Nats          *ebpf.MapSpec `ebpf:"nats"`
+	NearPods      *ebpf.MapSpec `ebpf:"near_pods"`
 	NodeAddrs     *ebpf.MapSpec `ebpf:"node_addrs"`
 	PolicyPeers   *ebpf.MapSpec `ebpf:"policy_peers"`
 	PolicyRules   *ebpf.MapSpec `ebpf:"policy_rules"`
@@ -382,8 +385,8 @@ type Splice6Maps struct {
 	EventCpus     *ebpf.Map `ebpf:"event_cpus"`
 	EventRing     *ebpf.Map `ebpf:"event_ring"`
 	Fragments     *ebpf.Map `ebpf:"fragments"`
-	Ifaces        *ebpf.Map `ebpf:"ifaces"`
 	Nats          *ebpf.Map `ebpf:"nats"`
+	NearPods      *ebpf.Map `ebpf:"near_pods"`
 	NodeAddrs     *ebpf.Map `ebpf:"node_addrs"`
 	PolicyPeers   *ebpf.Map `ebpf:"policy_peers"`
 	PolicyRules   *ebpf.Map `ebpf:"policy_rules"`
@@ -409,8 +412,8 @@ func (m *Splice6Maps) Close() error {
 		m.EventCpus,
 		m.EventRing,
 		m.Fragments,
-		m.Ifaces,
 		m.Nats,
+		m.NearPods,
 		m.NodeAddrs,
 		m.PolicyPeers,
 		m.PolicyRules,

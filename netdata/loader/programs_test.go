@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -173,6 +174,48 @@ func TestPodToPod(t *testing.T) {
 		if got.ttl != 63 || got.dstMAC != [6]byte{2, 11, 0, 0, 0, 1} {
 			t.Errorf("TTL %d and MAC %x: want one hop less and pod B's address", got.ttl, got.dstMAC)
 		}
+	}
+}
+
+// Pods whose addresses end in the same bits share a place; who comes second has none and is found all the same.
+func TestPodsThatShareAPlace(t *testing.T) {
+	for _, same := range [][]string{{"10.244.1.3", "10.244.17.3", "10.244.33.3"}, {"fd00:1::3", "fd00:2::3", "fd00:3::1003"}} {
+		t.Run(same[0], func(t *testing.T) {
+			b := load(t)
+			sender := podA
+			if strings.Contains(same[0], "::") {
+				sender, b.objs = podA6, b.programs[maps.IPv6]
+			}
+			put := func(i int) {
+				b.must(b.Tables.PutEndpoint(maps.Endpoint{
+					Addr: netip.MustParseAddr(same[i]), Ifindex: 10 + i, MAC: net.HardwareAddr{2, 11, 0, 0, 1, byte(i)},
+				}))
+			}
+			reached := func(there ...bool) {
+				t.Helper()
+				for i, is := range there {
+					verdict, out := b.run(b.objs.FromPod, udp(netip.AddrPortFrom(netip.MustParseAddr(sender), 1000).String(),
+						netip.AddrPortFrom(netip.MustParseAddr(same[i]), 80).String()).frame())
+					switch {
+					case !is && verdict == redirect:
+						t.Errorf("%s is gone and gets packets", same[i])
+					case is && (verdict != redirect || parseFrame(t, out).dstMAC != [6]byte{2, 11, 0, 0, 1, byte(i)}):
+						t.Errorf("%s: verdict %d, MAC %x", same[i], verdict, parseFrame(t, out).dstMAC)
+					}
+				}
+			}
+			put(0)
+			put(1)
+			reached(true, true, false)
+			b.must(b.Tables.DeleteEndpoint(netip.MustParseAddr(same[0])))
+			reached(false, true, false)
+			put(2) // takes the place that has become free
+			reached(false, true, true)
+			put(0)
+			reached(true, true, true)
+			b.must(b.Tables.DeleteEndpoint(netip.MustParseAddr(same[2])))
+			reached(true, true, false)
+		})
 	}
 }
 

@@ -93,8 +93,9 @@ func deleteAll(m *ebpf.Map) error {
 	}
 }
 
-// wiped is how many rows of an array are zeroed: no test writes slots beyond.
-const wiped = 512
+// wiped is how many rows of an array are zeroed: no test writes slots beyond, and no test's pod has a
+// place beyond.
+const wiped = 1024
 
 func zeroAll(m *ebpf.Map) error {
 	var zero any = make([]byte, m.ValueSize())
@@ -195,4 +196,37 @@ func TestLoadKeepsWhatIsInTheTables(t *testing.T) {
 	b = &bench{second, t, second.programs[maps.IPv4]}
 	verdict, out := b.asPod(tcp(podA+":1000", "10.96.0.20:80", flagSYN))
 	want(t, verdict, redirect, out, podA+":1000", podB+":8080")
+}
+
+// The places of pods are a copy of the table of endpoints. An agent that knew nothing of them may have
+// changed that table since they were written.
+func TestLoadMakesThePlacesWhatTheEndpointsAre(t *testing.T) {
+	dir := mountBPF(t)
+	first, err := Load(testConfig(dir), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{first, t, first.programs[maps.IPv4]}
+	b.populate()
+	gone, err := netip.MustParseAddr(podB).MarshalBinary()
+	b.must(err)
+	b.must(first.Tables.Replacements(maps.IPv4)["endpoints"].Delete(gone))
+	frame := tcp(podA+":1000", podB+":80", flagSYN)
+	if verdict, _ := b.run(b.objs.FromPod, frame.frame()); verdict != redirect {
+		t.Fatalf("verdict %d: the programs do not look at the places, so the test proves nothing", verdict)
+	}
+	first.Close()
+
+	second, err := Load(testConfig(dir), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(second.Close)
+	b = &bench{second, t, second.programs[maps.IPv4]}
+	if verdict, _ := b.run(b.objs.FromPod, frame.frame()); verdict != pass {
+		t.Errorf("verdict %d for a pod that is gone, want %d: the stack's business", verdict, uint32(pass))
+	}
+	if verdict, _ := b.run(b.objs.FromPod, tcp(podA+":1000", podA+":80", flagSYN).frame()); verdict != redirect {
+		t.Errorf("verdict %d for a pod that is there, want %d", verdict, redirect)
+	}
 }

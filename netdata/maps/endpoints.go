@@ -25,8 +25,7 @@ type Endpoint struct {
 	Netns uint64
 }
 
-// PutEndpoint makes the address known: first as a sender, then as a destination,
-// so that nothing is delivered to a pod that could not answer.
+// PutEndpoint makes the address known, as a sender from that interface and as a destination.
 func (t *Tables) PutEndpoint(e Endpoint) error {
 	f, err := t.of(e.Addr)
 	if err != nil {
@@ -37,34 +36,26 @@ func (t *Tables) PutEndpoint(e Endpoint) error {
 
 func putEndpoint[A Words](f *family, e Endpoint) error {
 	addr := ToWords[A](e.Addr)
-	iface := ifaceRow[A]{Addr: addr, Identity: e.Identity}
-	if err := f.byID["ifaces"].Put(uint32(e.Ifindex), iface); err != nil {
-		return fmt.Errorf("write interface row of %s: %w", e.Addr, err)
-	}
 	row := bpf.IPv4Endpoint{Ifindex: uint32(e.Ifindex), Identity: e.Identity, Netns: e.Netns}
 	copy(row.Mac[:], e.MAC)
 	if err := f.byID["endpoints"].Put(addr, row); err != nil {
 		return fmt.Errorf("write endpoint row of %s: %w", e.Addr, err)
 	}
-	return nil
+	return putNear(f, addr, row)
 }
 
-// DeleteEndpoint forgets an address of the pod at the interface. Rows that
-// do not exist are not an error.
-func (t *Tables) DeleteEndpoint(addr netip.Addr, ifindex int) error {
+// DeleteEndpoint forgets an address. A row that does not exist is not an error.
+func (t *Tables) DeleteEndpoint(addr netip.Addr) error {
 	f, err := t.of(addr)
 	if err != nil {
 		return nil //nolint:nilerr // the node has no such family, so there is no row
 	}
-	return pick(f, deleteEndpoint[Addr4], deleteEndpoint[Addr6])(f, addr, ifindex)
+	return pick(f, deleteEndpoint[Addr4], deleteEndpoint[Addr6])(f, addr)
 }
 
-func deleteEndpoint[A Words](f *family, addr netip.Addr, ifindex int) error {
-	err := ignoreMissing(f.byID["endpoints"].Delete(ToWords[A](addr)))
-	if ifindex > 0 {
-		err = errors.Join(err, ignoreMissing(f.byID["ifaces"].Delete(uint32(ifindex))))
-	}
-	if err != nil {
+func deleteEndpoint[A Words](f *family, addr netip.Addr) error {
+	key := ToWords[A](addr)
+	if err := errors.Join(deleteNear(f, key), ignoreMissing(f.byID["endpoints"].Delete(key))); err != nil {
 		return fmt.Errorf("delete endpoint rows of %s: %w", addr, err)
 	}
 	return nil
@@ -99,26 +90,6 @@ func endpoints[A Words](f *family) ([]Endpoint, error) {
 		return nil, fmt.Errorf("read endpoint rows: %w", err)
 	}
 	return out, nil
-}
-
-// Interfaces reads which addresses may send from which interface.
-func (t *Tables) Interfaces() (map[int][]netip.Addr, error) {
-	out := map[int][]netip.Addr{}
-	err := t.each(func(f *family) error { return pick(f, interfaces[Addr4], interfaces[Addr6])(f, out) })
-	return out, err
-}
-
-func interfaces[A Words](f *family, out map[int][]netip.Addr) error {
-	var key uint32
-	var row ifaceRow[A]
-	it := f.byID["ifaces"].Iterate()
-	for it.Next(&key, &row) {
-		out[int(key)] = append(out[int(key)], FromWords(row.Addr))
-	}
-	if err := it.Err(); err != nil {
-		return fmt.Errorf("read interface rows: %w", err)
-	}
-	return nil
 }
 
 func ignoreMissing(err error) error {

@@ -171,7 +171,10 @@ func setIdentity[A Words](f *family, addr netip.Addr, identity uint32) error {
 		return err
 	}
 	row.Identity = identity
-	return f.byID["endpoints"].Update(ToWords[A](addr), row, ebpf.UpdateExist)
+	if err := f.byID["endpoints"].Update(ToWords[A](addr), row, ebpf.UpdateExist); err != nil {
+		return err
+	}
+	return putNear(f, ToWords[A](addr), row)
 }
 
 // NextPolicyRevision has every established flow judged anew on its next packet.

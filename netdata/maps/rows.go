@@ -1,12 +1,14 @@
 package maps
 
+import "github.com/bothy-os/bothy/netdata/bpf"
+
 // The structs of bpf/src/tables.h that hold addresses, for either family. A test holds
 // them against the types that are generated from it. Structs without
 // addresses are the same for both families: the generated ones are used.
 
-type ifaceRow[A Words] struct {
-	Addr     A
-	Identity uint32
+type nearRow[A Words] struct {
+	Addr, Pad A
+	Ep        bpf.IPv4Endpoint
 }
 
 type serviceKeyRow[A Words] struct {

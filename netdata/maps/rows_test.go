@@ -11,8 +11,8 @@ import (
 // The generated types are what the compiler of the programs sees.
 func TestRowsHaveTheLayoutOfThePrograms(t *testing.T) {
 	for _, tc := range []struct{ ours, four, six any }{
-		{ifaceRow[Addr4]{}, bpf.IPv4Iface{}, nil},
-		{ifaceRow[Addr6]{}, nil, bpf.IPv6Iface{}},
+		{nearRow[Addr4]{}, bpf.IPv4NearPod{}, nil},
+		{nearRow[Addr6]{}, nil, bpf.IPv6NearPod{}},
 		{serviceKeyRow[Addr4]{}, bpf.IPv4ServiceKey{}, nil},
 		{serviceKeyRow[Addr6]{}, nil, bpf.IPv6ServiceKey{}},
 		{slotRow[Addr4]{}, bpf.IPv4Slot{}, nil},

@@ -33,8 +33,8 @@ var layouts = map[string]layout{
 	"event_cpus":     {version: 1, shared: true},
 	"event_ring":     {version: 1, shared: true},
 	"fragments":      {version: 1},
-	"ifaces":         {version: 1},
 	"nats":           {version: 1},
+	"near_pods":      {version: 1},
 	"policy_peers":   {version: 1},
 	"policy_rules":   {version: 1, shared: true},
 	"node_addrs":     {version: 1},
@@ -105,6 +105,10 @@ func Open(dir string, sets map[Family]Set) (*Tables, error) {
 				t.Close()
 				return nil, err
 			}
+		}
+		if err := pick(t.families[f], syncNear[Addr4], syncNear[Addr6])(t.families[f]); err != nil {
+			t.Close()
+			return nil, err
 		}
 	}
 	return t, nil

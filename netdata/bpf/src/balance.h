@@ -77,7 +77,7 @@ BORDER int lost_flow(const struct packet *p, __u16 scope)
 /* The address must be on the stack: see BORDER. */
 static __always_inline int on_this_node(const struct addr *a)
 {
-	return is_node(a) || bpf_map_lookup_elem(&node_addrs, a) || bpf_map_lookup_elem(&endpoints, a);
+	return is_node(a) || bpf_map_lookup_elem(&node_addrs, a) || find_endpoint(a);
 }
 
 BORDER enum step balance_new(struct __sk_buff *skb, struct packet *p, __u16 scope, enum answer_to origin, int *verdict)

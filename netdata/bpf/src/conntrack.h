@@ -106,11 +106,11 @@ BORDER int ct_follow(const struct packet *p)
 	struct flow *f;
 	int swapped;
 
-	if (!p)
+	if (!p || (has_handshake(p->t.proto) && starts_flow(p)))
 		return FOLLOW_NOT;
 	swapped = ct_key(&p->t, &key);
 	f = bpf_map_lookup_elem(&ct, &key);
-	if (!f || f->revision != policy_revision() || (has_handshake(p->t.proto) && starts_flow(p)))
+	if (!f || f->revision != policy_revision())
 		return FOLLOW_NOT;
 	if ((f->flags & FLOW_NAT) && ct_from_originator(f, swapped))
 		return FOLLOW_NOT;

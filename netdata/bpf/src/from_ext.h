@@ -43,12 +43,12 @@ static __always_inline int flow_from_ext(struct __sk_buff *skb, struct packet *p
 {
 	int verdict = TC_ACT_SHOT, why;
 	enum step s = translate_from_ext(skb, p, &verdict);
-	struct endpoint *to = bpf_map_lookup_elem(&endpoints, &p->t.daddr);
+	struct endpoint *to = find_endpoint(&p->t.daddr);
 
 	/* A pod's own address is never a service, whatever the API says. */
 	if (s == STEP_AS_IS && !to) {
 		s = balance_new(skb, p, NAT_EXT, ANSWER_WIRE, &verdict);
-		to = bpf_map_lookup_elem(&endpoints, &p->t.daddr);
+		to = find_endpoint(&p->t.daddr);
 	}
 	if (s == STEP_VERDICT)
 		return verdict;
@@ -72,7 +72,7 @@ static __always_inline int error_from_ext(struct __sk_buff *skb, struct packet *
 
 	if (s == STEP_VERDICT)
 		return verdict;
-	to = bpf_map_lookup_elem(&endpoints, &p->t.daddr);
+	to = find_endpoint(&p->t.daddr);
 	if (!to)
 		return PASS;
 	/* As for flows: the pod knows the service, not the backend. */
@@ -106,7 +106,7 @@ static __always_inline int handle_from_ext(struct __sk_buff *skb)
 		if (verdict != PASS)
 			return verdict;
 	}
-	to = bpf_map_lookup_elem(&endpoints, &p.t.daddr);
+	to = find_endpoint(&p.t.daddr);
 	if (!to)
 		return PASS;
 	why = judge_stray(skb, &p, 0, ORIGIN_OUTSIDE);

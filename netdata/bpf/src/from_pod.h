@@ -42,7 +42,7 @@ static __always_inline int track_from_pod(struct __sk_buff *skb, const struct pa
 
 static __always_inline int forward_from_pod(struct __sk_buff *skb, struct packet *p)
 {
-	struct endpoint *to = bpf_map_lookup_elem(&endpoints, &p->t.daddr);
+	struct endpoint *to = find_endpoint(&p->t.daddr);
 
 	/* Everything that is not a pod of this node is the stack's business: it has the routes. */
 	return to ? deliver(skb, to) : PASS;
@@ -56,10 +56,9 @@ static __always_inline int follow_from_pod(const struct packet *p)
 
 static __always_inline int handle_from_pod(struct __sk_buff *skb)
 {
-	__u32 ifindex = skb->ifindex;
 	int verdict = TC_ACT_SHOT, why, follow;
 	struct packet p = {};
-	struct iface *from;
+	struct endpoint *from;
 	enum step s;
 
 	switch (parse(skb, &p)) {
@@ -70,8 +69,8 @@ static __always_inline int handle_from_pod(struct __sk_buff *skb)
 	}
 	if (addr_link_scope(&p.t.daddr))
 		return drop(DROP_LINK_SCOPE);
-	from = bpf_map_lookup_elem(&ifaces, &ifindex);
-	if (!from || !addr_equal(&from->addr, &p.t.saddr))
+	from = find_endpoint(&p.t.saddr);
+	if (!from || from->ifindex != skb->ifindex)
 		return drop(DROP_SPOOFED);
 
 	switch (p.kind) {

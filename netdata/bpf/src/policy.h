@@ -127,10 +127,8 @@ static __always_inline int policy_allows(__u32 subject, struct peer_key *who, co
 static __always_inline int policy_denies(const struct addr *subject, __u32 direction, const struct addr *peer,
 					 const struct tuple *t, struct peer_key *who)
 {
-	struct endpoint *pod;
+	struct endpoint *pod = find_endpoint(subject);
 
-	who->addr = *subject; /* see BORDER */
-	pod = bpf_map_lookup_elem(&endpoints, &who->addr);
 	if (!pod || !(pod->identity & direction))
 		return 0;
 	return !policy_allows((pod->identity & POLICY_SUBJECT) | direction, who, peer, t);

@@ -14,7 +14,7 @@ static __always_inline int handle_to_ext(struct __sk_buff *skb)
 
 	if (parse(skb, &p) != PARSE_OK)
 		return PASS;
-	pod = bpf_map_lookup_elem(&endpoints, &p.t.saddr) != 0;
+	pod = find_endpoint(&p.t.saddr) != 0;
 	switch (p.kind) {
 	case KIND_FLOW:
 		switch (translate_known(skb, &p, NAT_EXT, &verdict)) {

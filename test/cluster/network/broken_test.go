@@ -133,7 +133,7 @@ func linksOf(t *testing.T, ns *cluster.Namespace) string {
 func rowsOfPods(t *testing.T, node *cluster.Node) string {
 	t.Helper()
 	all := tables(t, node)
-	return fmt.Sprintf("%d endpoints, %d interfaces", all["endpoints"].Rows, all["ifaces"].Rows)
+	return fmt.Sprintf("%d endpoints", all["endpoints"].Rows)
 }
 
 // Ranges that overlap are found before anything is made, and named.
