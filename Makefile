@@ -341,7 +341,11 @@ $(E2E)/programs/sample-apiserver: tools/e2e/sample-apiserver/go.mod tools/e2e/sa
 		-ldflags '-s -w' -o $(CURDIR)/$@ k8s.io/sample-apiserver
 	@touch $@
 
-$(E2E)/images/index.json: $(E2E_PROGRAMS) $(E2E)/programs/sample-apiserver $(wildcard test/conformance/images/*.go)
+# The machine's own busybox will not do: see build.sh.
+$(E2E)/programs/busybox: tools/e2e/busybox/build.sh | deps
+	@$(STEP) "Building busybox for the images of the suite" $< $@
+
+$(E2E)/images/index.json: $(E2E_PROGRAMS) $(E2E)/programs/sample-apiserver $(E2E)/programs/busybox $(wildcard test/conformance/images/*.go)
 	@$(STEP) "Building the images of the suite" $(CONFORMANCE) images -sources "$(e2e_sources)"
 
 .PHONY: clean

@@ -72,7 +72,7 @@ func startNode(ctx context.Context, d dirs, nodes int) (*cluster.Node, error) {
 	defer cancel()
 	up, err := node.Start(ctx, nil)
 	if err == nil {
-		err = addPool(ctx, node, tree, up.NodeIP)
+		err = addPool(ctx, node, tree, up)
 	}
 	if err != nil {
 		return nil, errors.Join(err, node.Stop(context.WithoutCancel(ctx), true))
@@ -80,12 +80,16 @@ func startNode(ctx context.Context, d dirs, nodes int) (*cluster.Node, error) {
 	return node, nil
 }
 
-// addPool gives Services of type LoadBalancer addresses on the node's link, which this machine
-// reaches without a route of its own. The link has six: the first is this machine's, the second the node's.
-func addPool(ctx context.Context, node *cluster.Node, tree, nodeIP string) error {
-	own, err := netip.ParseAddr(nodeIP)
+// addPool gives Services of type LoadBalancer addresses on the nodes' link, which this machine
+// reaches without a route of its own. That of a single node has six: the first is this machine's, the second the
+// node's. Nodes have addresses in a row.
+func addPool(ctx context.Context, node *cluster.Node, tree string, up *cluster.UpResult) error {
+	own, err := netip.ParseAddr(up.NodeIP)
 	if err != nil {
 		return fmt.Errorf("address of the node: %w", err)
+	}
+	for range up.Nodes {
+		own = own.Next()
 	}
 	first, last := own.Next(), own.Next().Next().Next().Next()
 	pool := fmt.Sprintf("    loadBalancer:\n      pools: [{name: link, addresses: [%s-%s]}]\n", first, last)

@@ -22,6 +22,9 @@ type suite struct {
 	kubeconfig string
 	version    string
 	work       string
+	// temp is where the suite and the commands it runs put temporary files, many of which they forget. Its path is
+	// short, for there are sockets among them.
+	temp string
 }
 
 func newSuite(ctx context.Context, d dirs, node *cluster.Node) (*suite, error) {
@@ -37,12 +40,16 @@ func newSuite(ctx context.Context, d dirs, node *cluster.Node) (*suite, error) {
 	if err != nil {
 		return nil, err
 	}
+	temp, err := os.MkdirTemp("", "bothy-suite-")
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(work))
+	}
 	first, _, _ := strings.Cut(version.Stdout, "\n")
-	return &suite{dirs: d, kubeconfig: k.Kubeconfig, version: strings.TrimSpace(first), work: work}, nil
+	return &suite{dirs: d, kubeconfig: k.Kubeconfig, version: strings.TrimSpace(first), work: work, temp: temp}, nil
 }
 
-// close removes the suite's working directory.
-func (s *suite) close() error { return os.RemoveAll(s.work) }
+// close removes what the suite has left in its directories.
+func (s *suite) close() error { return errors.Join(os.RemoveAll(s.work), os.RemoveAll(s.temp)) }
 
 // run runs a batch and saves its results. What an interruption leaves
 // unfinished has no result.
@@ -53,6 +60,7 @@ func (s *suite) run(ctx context.Context, b batch, kept *results) error {
 	}
 	cmd := exec.CommandContext(ctx, s.dirs.ginkgo, s.args(b)...)
 	cmd.Dir = s.work
+	cmd.Env = append(os.Environ(), "TMPDIR="+s.temp)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	// Interrupted, the suite removes what it made and reports what it has done;
 	// each of its processes has to hear of it.
