@@ -1,13 +1,10 @@
 package main
 
 import (
-	"context"
 	_ "embed"
 	"errors"
 	"fmt"
-	"net"
 	"regexp"
-	"time"
 
 	"golang.org/x/sys/unix"
 	"sigs.k8s.io/yaml"
@@ -74,18 +71,6 @@ func loadReasons(data []byte) ([]reason, error) {
 // needs say whether the machine has what specs need.
 var needs = map[string]func() bool{
 	"SCTP sockets": haveSCTPSockets,
-	"registry":     haveRegistry,
-}
-
-// lookupLimit is long for a machine that has name servers and short for one that has none.
-const lookupLimit = 5 * time.Second
-
-// haveRegistry says whether the registry of the suite's images can be found.
-func haveRegistry() bool {
-	ctx, cancel := context.WithTimeout(context.Background(), lookupLimit)
-	defer cancel()
-	_, err := net.DefaultResolver.LookupHost(ctx, "registry.k8s.io")
-	return err == nil
 }
 
 func haveSCTPSockets() bool {

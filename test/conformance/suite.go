@@ -21,6 +21,7 @@ type suite struct {
 	dirs       dirs
 	kubeconfig string
 	version    string
+	nodes      int
 	work       string
 	// temp is where the suite and the commands it runs put temporary files, many of which they forget. Its path is
 	// short, for there are sockets among them.
@@ -45,7 +46,7 @@ func newSuite(ctx context.Context, d dirs, node *cluster.Node) (*suite, error) {
 		return nil, errors.Join(err, os.RemoveAll(work))
 	}
 	first, _, _ := strings.Cut(version.Stdout, "\n")
-	return &suite{dirs: d, kubeconfig: k.Kubeconfig, version: strings.TrimSpace(first), work: work, temp: temp}, nil
+	return &suite{dirs: d, kubeconfig: k.Kubeconfig, version: strings.TrimSpace(first), nodes: 1 + node.Workers, work: work, temp: temp}, nil
 }
 
 // close removes what the suite has left in its directories.
@@ -101,7 +102,7 @@ func (s *suite) leaveOut(specs []spec, kept *results) ([]spec, error) {
 			rest = append(rest, spec)
 			continue
 		}
-		kept.Specs[spec.Text] = result{State: skipped, At: time.Now(), Bothy: s.version, Message: "this machine has no " + lacking}
+		kept.Specs[spec.Text] = result{State: skipped, At: time.Now(), Bothy: s.version, Nodes: s.nodes, Message: "this machine has no " + lacking}
 	}
 	return rest, kept.save()
 }
@@ -125,7 +126,7 @@ func (s *suite) keep(kept *results, r specReport) error {
 	if !ok {
 		return nil
 	}
-	got.Bothy = s.version
+	got.Bothy, got.Nodes = s.version, s.nodes
 	kept.Specs[r.text()] = got
 	if got.State != failed {
 		return nil
