@@ -138,6 +138,7 @@ nogroup:x:65534:
 	t.text("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n")
 	t.dir("root", 0o700)
 	t.dir("home/user-defined-in-image", 0o755)
+	t.dir("run", 0o755)
 	t.dir("tmp", 0o1777)
 	t.dir("var/tmp", 0o1777)
 	return t
