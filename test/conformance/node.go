@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/bothy-os/bothy/test/cluster"
 )
 
@@ -72,7 +74,7 @@ func startNode(ctx context.Context, d dirs, nodes int) (*cluster.Node, error) {
 	defer cancel()
 	up, err := node.Start(ctx, nil)
 	if err == nil {
-		err = addPool(ctx, node, tree, up)
+		err = errors.Join(addPool(ctx, node, tree, up), addZones(ctx, node, up))
 	}
 	if err != nil {
 		return nil, errors.Join(err, node.Stop(context.WithoutCancel(ctx), true))
@@ -114,6 +116,20 @@ func addPool(ctx context.Context, node *cluster.Node, tree string, up *cluster.U
 		return fmt.Errorf("apply the addresses for load balancers: %w", err)
 	}
 	return cluster.Poll(ctx, time.Minute, "the node to serve", func() error { return node.Serving(ctx) })
+}
+
+// addZones puts each node in a zone of its own, for the specs about traffic between zones.
+func addZones(ctx context.Context, node *cluster.Node, up *cluster.UpResult) error {
+	k, err := node.NewKubectl(ctx)
+	if err != nil {
+		return err
+	}
+	for i, n := range append([]struct{ Node, NodeIP string }{{up.Node, up.NodeIP}}, up.Nodes...) {
+		if _, err := k.Output(ctx, "label", "node", n.Node, fmt.Sprintf("%s=zone-%d", corev1.LabelTopologyZone, i+1)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func makeRepo(ctx context.Context, d dirs, dir, tree, bare string) error {

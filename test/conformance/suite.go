@@ -89,7 +89,7 @@ func (s *suite) run(ctx context.Context, b batch, kept *results) error {
 	return context.Cause(ctx)
 }
 
-// leaveOut counts specs as skipped that need what the machine lacks, and returns the others.
+// leaveOut counts specs as skipped that need what is not there, and returns the others.
 func (s *suite) leaveOut(specs []spec, kept *results) ([]spec, error) {
 	reasons, err := loadReasons(reasonsFile)
 	if err != nil {
@@ -102,7 +102,7 @@ func (s *suite) leaveOut(specs []spec, kept *results) ([]spec, error) {
 			rest = append(rest, spec)
 			continue
 		}
-		kept.Specs[spec.Text] = result{State: skipped, At: time.Now(), Bothy: s.version, Nodes: s.nodes, Message: "this machine has no " + lacking}
+		kept.Specs[spec.Text] = result{State: skipped, At: time.Now(), Bothy: s.version, Nodes: s.nodes, Message: "there is no " + lacking}
 	}
 	return rest, kept.save()
 }
@@ -117,7 +117,7 @@ func (s *suite) args(b batch) []string {
 	}
 	return append(args, s.dirs.suite, "--",
 		"--kubeconfig="+s.kubeconfig, "--kubectl-path="+filepath.Join(s.dirs.Bin, "kubectl"),
-		"--provider=skeleton", "--disable-log-dump", "--repo-root="+s.work)
+		"--provider=skeleton", fmt.Sprintf("--num-nodes=%d", s.nodes), "--disable-log-dump", "--repo-root="+s.work)
 }
 
 // keep records a result, and for a failure the suite's log of it.
