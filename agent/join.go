@@ -20,7 +20,7 @@ import (
 const joinComponent = "join"
 
 // workerParts are the clients that a worker has beside the kubelet.
-var workerParts = []string{netdataIdentity, dnsIdentity, statusIdentity}
+var workerParts = []string{netdataIdentity, dnsIdentity, volumesIdentity, statusIdentity}
 
 // newKeeper makes a worker's side.
 func (h *hall) newKeeper(s *site, nodeIPs []netip.Addr) (*join.Keeper, error) {

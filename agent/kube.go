@@ -179,7 +179,7 @@ func nodeConfig(c *KubeConfig, log *slog.Logger) node.Config {
 	}
 	if c.worker() {
 		// The control plane serves metrics, and keeps Node objects.
-		n.Metrics, n.MachineKubeconfig, n.VolumesKubeconfig = node.Identity{}, "", ""
+		n.Metrics, n.MachineKubeconfig = node.Identity{}, ""
 		n.After = node.After{Certificates: apiproxy.ComponentName}
 	}
 	return n

@@ -125,7 +125,7 @@ func New(cfg Config) (*Node, error) {
 	if cfg.VolumesKubeconfig != "" {
 		n.volumes = volumes.New(volumes.Config{
 			NodeName: cfg.NodeName, Dir: filepath.Join(cfg.StateDir, "volumes"),
-			Kubeconfig: cfg.VolumesKubeconfig, Local: cfg.Cluster.Spec.Storage.Local,
+			Kubeconfig: cfg.VolumesKubeconfig, Local: cfg.Cluster.Spec.Storage.Local, Worker: cfg.Machine.IsWorker(),
 			After: named(cfg.After.Certificates, cfg.After.API, cfg.After.Objects), Log: cfg.Log,
 		})
 	}

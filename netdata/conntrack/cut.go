@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/bothy-os/bothy/netdata/maps"
@@ -81,12 +82,8 @@ func (c *Collector) endCuts() error {
 		}
 	}
 	err := errors.Join(c.removeTranslations(func(t maps.Translation) bool {
-		for _, x := range byFrontend[t.From.Dst] {
-			if x.ends(t) {
-				return true
-			}
-		}
-		return false
+		return slices.ContainsFunc(byFrontend[t.From.Dst], func(x cut) bool { return x.ends(t) }) ||
+			slices.ContainsFunc(byFrontend[everyAddress(t.From.Dst)], func(x cut) bool { return x.ends(t) })
 	}), c.destroySockets(gone))
 	if err != nil {
 		c.mu.Lock()
@@ -94,6 +91,14 @@ func (c *Collector) endCuts() error {
 		c.mu.Unlock()
 	}
 	return err
+}
+
+// everyAddress is the frontend for all addresses of the node that an address would belong to.
+func everyAddress(a netip.AddrPort) netip.AddrPort {
+	if a.Addr().Is4() {
+		return netip.AddrPortFrom(netip.IPv4Unspecified(), a.Port())
+	}
+	return netip.AddrPortFrom(netip.IPv6Unspecified(), a.Port())
 }
 
 // leadsTo reports whether the frontend serves the address. One for all addresses of the node may

@@ -36,6 +36,33 @@ func TestCutsAreEndedTogether(t *testing.T) {
 	}
 }
 
+// A node port has one frontend for all addresses of the node; flows are to one of them.
+func TestCutsReachTheFlowsOfNodePorts(t *testing.T) {
+	for _, family := range []struct{ every, node, other, client, backend string }{
+		{"0.0.0.0:30053", "192.0.2.1:30053", "192.0.2.1:30054", "198.51.100.1:1000", "10.0.0.2:53"},
+		{"[::]:30053", "[2001:db8::1]:30053", "[2001:db8::1]:30054", "[2001:db8::2]:1000", "[fd00::2]:53"},
+	} {
+		f, c := newFake()
+		goes, stays := tuple(maps.UDP, family.client, family.node), tuple(maps.UDP, family.client, family.other)
+		for _, from := range []maps.Tuple{goes, stays} {
+			f.translate(from, tuple(maps.UDP, family.client, family.backend))
+		}
+		frontend := maps.Frontend{Addr: netip.MustParseAddrPort(family.every), Proto: maps.UDP}
+		if err := c.CutBackends(frontend, 1, []netip.AddrPort{netip.MustParseAddrPort(family.backend)}); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.endCuts(); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := f.translations[goes]; ok {
+			t.Errorf("%s was kept though its backend is gone", goes)
+		}
+		if _, ok := f.translations[stays]; !ok {
+			t.Errorf("%s was cut, which is to another node port", stays)
+		}
+	}
+}
+
 // A backend of one frontend may be another's, which keeps it.
 func TestCutsKeepTheFrontendsApart(t *testing.T) {
 	f, c := newFake()

@@ -19,11 +19,15 @@
 // runs as any user may write without asking for fsGroup. Nobody else gets
 // there, because the directory above belongs to root alone.
 //
+// Every node cares for its own disk. The control plane keeps the StorageClass;
+// a worker may touch only what is on its own disk or placed on it, which
+// admission policies see to: what RBAC cannot express is in objects.yaml too.
+//
 // The package must not know the kubelet or containerd, and links nothing heavy:
 // it runs in any process of the node.
 //
 // Map: volumes.go is the component; class.go keeps the StorageClass;
 // provisioner.go answers the provisioner library; capacity.go enforces and
 // expands; store.go works on directories; quota.go on project quotas;
-// objects.yaml is the RBAC it needs.
+// objects.yaml is what it may do.
 package volumes

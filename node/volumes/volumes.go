@@ -50,6 +50,8 @@ type Config struct {
 	Kubeconfig string
 	// Local are the settings from cluster.yaml.
 	Local v1alpha1.LocalStorageSpec
+	// Worker leaves the StorageClass to the control plane.
+	Worker bool
 	// After names the components that must be ready before.
 	After []string
 	// Log receives one line per volume made or removed.
@@ -115,8 +117,10 @@ func (v *Volumes) runWith(ctx context.Context, client kubernetes.Interface, read
 		return err
 	}
 	v.noteQuota()
-	if err := ensureClass(ctx, client, v.cfg.Local); err != nil {
-		return err
+	if !v.cfg.Worker {
+		if err := ensureClass(ctx, client, v.cfg.Local); err != nil {
+			return err
+		}
 	}
 
 	factory := informers.NewSharedInformerFactoryWithOptions(client, controller.DefaultResyncPeriod, informers.WithTransform(dropManagedFields))

@@ -29,8 +29,14 @@ type cluster struct {
 
 func newCluster(t *testing.T, spec v1alpha1.LocalStorageSpec) *cluster {
 	t.Helper()
-	c := &cluster{t: t, client: fake.NewClientset(), quota: newFakeQuota()}
-	v := New(Config{NodeName: testNode, Dir: filepath.Join(t.TempDir(), "volumes"), Local: spec, Log: testLog()})
+	return newClusterWith(t, fake.NewClientset(), Config{Local: spec})
+}
+
+func newClusterWith(t *testing.T, client *fake.Clientset, cfg Config) *cluster {
+	t.Helper()
+	c := &cluster{t: t, client: client, quota: newFakeQuota()}
+	cfg.NodeName, cfg.Dir, cfg.Log = testNode, filepath.Join(t.TempDir(), "volumes"), testLog()
+	v := New(cfg)
 	v.store.quota = c.quota
 	c.store = v.store
 	ctx, cancel := context.WithCancel(t.Context())
@@ -283,5 +289,21 @@ func TestDirectoryNamesFitAFileSystem(t *testing.T) {
 	name := directoryName("pvc-1", strings.Repeat("n", 63), strings.Repeat("c", 253))
 	if len(name) > 255 || !strings.HasPrefix(name, "pvc-1_") {
 		t.Errorf("%d bytes: %s", len(name), name)
+	}
+}
+
+// A worker has volumes of the class that the control plane keeps, and leaves that alone.
+func TestWorkerLeavesTheClassToTheControlPlane(t *testing.T) {
+	other := class(v1alpha1.LocalStorageSpec{ReclaimPolicy: "Retain"})
+	c := newClusterWith(t, fake.NewClientset(other), Config{Worker: true})
+	c.claim("data", testNode, corev1.ReadWriteOnce, "64Mi")
+	waitFor(t, "a volume", func() bool { return len(c.volumes()) == 1 })
+	if pv := c.volumes()[0]; pv.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimRetain {
+		t.Errorf("reclaim policy %s is not that of the class", pv.Spec.PersistentVolumeReclaimPolicy)
+	}
+	for _, a := range c.client.Actions() {
+		if a.GetResource().Resource == "storageclasses" && a.GetVerb() != "list" && a.GetVerb() != "watch" && a.GetVerb() != "get" {
+			t.Errorf("the worker wants to %s a StorageClass", a.GetVerb())
+		}
 	}
 }

@@ -15,8 +15,8 @@
 //
 // Map: specs.go asks the suite for its specs and select.go chooses among them;
 // node.go boots the node; suite.go runs a batch and report.go reads ginkgo's
-// report of it; results.go keeps the results; table.go and reasons.go write the
-// document.
+// report of it; registry.go serves the images to nodes; results.go keeps the
+// results; table.go and reasons.go write the document.
 package main
 
 import (
@@ -84,7 +84,7 @@ func command(ctx context.Context, args []string) error {
 	fl.BoolVar(&o.retry, "retry", false, "run those that failed again, too")
 	fl.BoolVar(&o.keep, "keep", false, "leave the node running at the end; the next run uses it")
 	fl.BoolVar(&o.docs, "docs", false, "write docs/conformance.md from the results")
-	fl.IntVar(&o.nodes, "nodes", 1, "how many nodes: a control plane, and workers")
+	fl.IntVar(&o.nodes, "nodes", 2, "how many nodes: a control plane, and workers; what fewer nodes had skipped is run")
 	fl.StringVar(&o.results, "results", dirs.results, "file that keeps the results")
 	if err := fl.Parse(args); err != nil {
 		return err
@@ -136,7 +136,7 @@ func report(ctx context.Context, d dirs) error {
 	return writeDocument(d, specs, kept)
 }
 
-// pending are the specs that have no result yet, or are to be run again.
+// pending are the specs that have no result yet, are to be run again, or were skipped on a cluster of fewer nodes.
 func pending(chosen []spec, kept *results, o options) []spec {
 	if o.again {
 		return chosen
@@ -144,7 +144,7 @@ func pending(chosen []spec, kept *results, o options) []spec {
 	var out []spec
 	for _, s := range chosen {
 		r, ok := kept.Specs[s.Text]
-		if !ok || o.retry && r.State == failed {
+		if !ok || o.retry && r.State == failed || r.State == skipped && r.Nodes < o.nodes {
 			out = append(out, s)
 		}
 	}
@@ -167,6 +167,14 @@ func runAll(ctx context.Context, o options, d dirs, todo []spec, kept *results) 
 		return err
 	}
 	defer func() { err = errors.Join(err, suite.close()) }()
+	reg, err := openRegistry(d.layout)
+	if err != nil {
+		return err
+	}
+	if err := reg.start(ctx, node); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, reg.close()) }()
 	if todo, err = suite.leaveOut(todo, kept); err != nil {
 		return err
 	}

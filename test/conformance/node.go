@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/bothy-os/bothy/test/cluster"
 )
 
@@ -72,7 +74,7 @@ func startNode(ctx context.Context, d dirs, nodes int) (*cluster.Node, error) {
 	defer cancel()
 	up, err := node.Start(ctx, nil)
 	if err == nil {
-		err = addPool(ctx, node, tree, up.NodeIP)
+		err = errors.Join(addPool(ctx, node, tree, up), addZones(ctx, node, up))
 	}
 	if err != nil {
 		return nil, errors.Join(err, node.Stop(context.WithoutCancel(ctx), true))
@@ -80,12 +82,16 @@ func startNode(ctx context.Context, d dirs, nodes int) (*cluster.Node, error) {
 	return node, nil
 }
 
-// addPool gives Services of type LoadBalancer addresses on the node's link, which this machine
-// reaches without a route of its own. The link has six: the first is this machine's, the second the node's.
-func addPool(ctx context.Context, node *cluster.Node, tree, nodeIP string) error {
-	own, err := netip.ParseAddr(nodeIP)
+// addPool gives Services of type LoadBalancer addresses on the nodes' link, which this machine
+// reaches without a route of its own. That of a single node has six: the first is this machine's, the second the
+// node's. Nodes have addresses in a row.
+func addPool(ctx context.Context, node *cluster.Node, tree string, up *cluster.UpResult) error {
+	own, err := netip.ParseAddr(up.NodeIP)
 	if err != nil {
 		return fmt.Errorf("address of the node: %w", err)
+	}
+	for range up.Nodes {
+		own = own.Next()
 	}
 	first, last := own.Next(), own.Next().Next().Next().Next()
 	pool := fmt.Sprintf("    loadBalancer:\n      pools: [{name: link, addresses: [%s-%s]}]\n", first, last)
@@ -110,6 +116,20 @@ func addPool(ctx context.Context, node *cluster.Node, tree, nodeIP string) error
 		return fmt.Errorf("apply the addresses for load balancers: %w", err)
 	}
 	return cluster.Poll(ctx, time.Minute, "the node to serve", func() error { return node.Serving(ctx) })
+}
+
+// addZones puts each node in a zone of its own, for the specs about traffic between zones.
+func addZones(ctx context.Context, node *cluster.Node, up *cluster.UpResult) error {
+	k, err := node.NewKubectl(ctx)
+	if err != nil {
+		return err
+	}
+	for i, n := range append([]struct{ Node, NodeIP string }{{up.Node, up.NodeIP}}, up.Nodes...) {
+		if _, err := k.Output(ctx, "label", "node", n.Node, fmt.Sprintf("%s=zone-%d", corev1.LabelTopologyZone, i+1)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func makeRepo(ctx context.Context, d dirs, dir, tree, bare string) error {

@@ -1,13 +1,10 @@
 package main
 
 import (
-	"context"
 	_ "embed"
 	"errors"
 	"fmt"
-	"net"
 	"regexp"
-	"time"
 
 	"golang.org/x/sys/unix"
 	"sigs.k8s.io/yaml"
@@ -28,7 +25,7 @@ type reason struct {
 	Cause string `json:"cause"`
 	// Why is a sentence for the reader of the document, with the evidence.
 	Why string `json:"why"`
-	// Needs is one of needs: the specs are skipped where the machine lacks it. Without it they would
+	// Needs is one of needs: the specs are skipped where there is none. Otherwise they would
 	// run into the suite's longest deadlines, to say the same in hours.
 	Needs string `json:"needs,omitempty"`
 
@@ -71,21 +68,10 @@ func loadReasons(data []byte) ([]reason, error) {
 	return out, nil
 }
 
-// needs say whether the machine has what specs need.
+// needs say whether there is what specs need, on this machine or in the product.
 var needs = map[string]func() bool{
+	"kube-proxy":   func() bool { return false },
 	"SCTP sockets": haveSCTPSockets,
-	"registry":     haveRegistry,
-}
-
-// lookupLimit is long for a machine that has name servers and short for one that has none.
-const lookupLimit = 5 * time.Second
-
-// haveRegistry says whether the registry of the suite's images can be found.
-func haveRegistry() bool {
-	ctx, cancel := context.WithTimeout(context.Background(), lookupLimit)
-	defer cancel()
-	_, err := net.DefaultResolver.LookupHost(ctx, "registry.k8s.io")
-	return err == nil
 }
 
 func haveSCTPSockets() bool {
@@ -97,7 +83,7 @@ func haveSCTPSockets() bool {
 	return true
 }
 
-// hopeless is what a spec needs and the machine lacks, or "".
+// hopeless is what a spec needs and there is not, or "".
 func hopeless(all []reason, text string) string {
 	for _, r := range all {
 		if r.Needs != "" && r.match.MatchString(text) && !needs[r.Needs]() {

@@ -27,6 +27,8 @@ type result struct {
 	At      time.Time `json:"at"`
 	// Bothy is the version that was tested.
 	Bothy string `json:"bothy"`
+	// Nodes is how many the cluster had.
+	Nodes int `json:"nodes"`
 	// Message and Where are the suite's words on a failure or a skip, and the
 	// line of the suite they come from.
 	Message string `json:"message,omitempty"`

@@ -82,12 +82,12 @@ func TestSerialSpecsRunAlone(t *testing.T) {
 
 func TestOnlySpecsWithoutAResultArePending(t *testing.T) {
 	kept := &results{Specs: map[string]result{
-		someSpecs[0].Text: {State: passed}, someSpecs[1].Text: {State: failed}, someSpecs[2].Text: {State: skipped},
+		someSpecs[0].Text: {State: passed}, someSpecs[1].Text: {State: failed}, someSpecs[2].Text: {State: skipped, Nodes: 1},
 	}}
 	for _, c := range []struct {
 		options
 		want int
-	}{{options{}, 5}, {options{retry: true}, 6}, {options{again: true}, 8}} {
+	}{{options{nodes: 1}, 5}, {options{nodes: 1, retry: true}, 6}, {options{nodes: 2}, 6}, {options{nodes: 1, again: true}, 8}} {
 		if got := pending(someSpecs, kept, c.options); len(got) != c.want {
 			t.Errorf("%+v: %d specs, want %d", c.options, len(got), c.want)
 		}

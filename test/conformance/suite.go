@@ -21,7 +21,11 @@ type suite struct {
 	dirs       dirs
 	kubeconfig string
 	version    string
+	nodes      int
 	work       string
+	// temp is where the suite and the commands it runs put temporary files, many of which they forget. Its path is
+	// short, for there are sockets among them.
+	temp string
 }
 
 func newSuite(ctx context.Context, d dirs, node *cluster.Node) (*suite, error) {
@@ -37,12 +41,16 @@ func newSuite(ctx context.Context, d dirs, node *cluster.Node) (*suite, error) {
 	if err != nil {
 		return nil, err
 	}
+	temp, err := os.MkdirTemp("", "bothy-suite-")
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(work))
+	}
 	first, _, _ := strings.Cut(version.Stdout, "\n")
-	return &suite{dirs: d, kubeconfig: k.Kubeconfig, version: strings.TrimSpace(first), work: work}, nil
+	return &suite{dirs: d, kubeconfig: k.Kubeconfig, version: strings.TrimSpace(first), nodes: 1 + node.Workers, work: work, temp: temp}, nil
 }
 
-// close removes the suite's working directory.
-func (s *suite) close() error { return os.RemoveAll(s.work) }
+// close removes what the suite has left in its directories.
+func (s *suite) close() error { return errors.Join(os.RemoveAll(s.work), os.RemoveAll(s.temp)) }
 
 // run runs a batch and saves its results. What an interruption leaves
 // unfinished has no result.
@@ -53,6 +61,7 @@ func (s *suite) run(ctx context.Context, b batch, kept *results) error {
 	}
 	cmd := exec.CommandContext(ctx, s.dirs.ginkgo, s.args(b)...)
 	cmd.Dir = s.work
+	cmd.Env = append(os.Environ(), "TMPDIR="+s.temp)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	// Interrupted, the suite removes what it made and reports what it has done;
 	// each of its processes has to hear of it.
@@ -80,7 +89,7 @@ func (s *suite) run(ctx context.Context, b batch, kept *results) error {
 	return context.Cause(ctx)
 }
 
-// leaveOut counts specs as skipped that need what the machine lacks, and returns the others.
+// leaveOut counts specs as skipped that need what is not there, and returns the others.
 func (s *suite) leaveOut(specs []spec, kept *results) ([]spec, error) {
 	reasons, err := loadReasons(reasonsFile)
 	if err != nil {
@@ -93,7 +102,7 @@ func (s *suite) leaveOut(specs []spec, kept *results) ([]spec, error) {
 			rest = append(rest, spec)
 			continue
 		}
-		kept.Specs[spec.Text] = result{State: skipped, At: time.Now(), Bothy: s.version, Message: "this machine has no " + lacking}
+		kept.Specs[spec.Text] = result{State: skipped, At: time.Now(), Bothy: s.version, Nodes: s.nodes, Message: "there is no " + lacking}
 	}
 	return rest, kept.save()
 }
@@ -108,7 +117,7 @@ func (s *suite) args(b batch) []string {
 	}
 	return append(args, s.dirs.suite, "--",
 		"--kubeconfig="+s.kubeconfig, "--kubectl-path="+filepath.Join(s.dirs.Bin, "kubectl"),
-		"--provider=skeleton", "--disable-log-dump", "--repo-root="+s.work)
+		"--provider=skeleton", fmt.Sprintf("--num-nodes=%d", s.nodes), "--disable-log-dump", "--repo-root="+s.work)
 }
 
 // keep records a result, and for a failure the suite's log of it.
@@ -117,7 +126,7 @@ func (s *suite) keep(kept *results, r specReport) error {
 	if !ok {
 		return nil
 	}
-	got.Bothy = s.version
+	got.Bothy, got.Nodes = s.version, s.nodes
 	kept.Specs[r.text()] = got
 	if got.State != failed {
 		return nil

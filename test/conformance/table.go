@@ -16,16 +16,17 @@ import (
 const documentHead = `# Upstream conformance
 
 What the end-to-end suite of Kubernetes %s says of bothy. The suite is the upstream one, built from its module and not patched; it
-runs against one node of ` + "`bothy up`" + `. This page is written by ` + "`make conformance`" + ` from the results it keeps (` + "`build/e2e/results.json`" + `).
+runs against clusters of ` + "`bothy up --nodes`" + `. This page is written by ` + "`make conformance`" + ` from the results it keeps (` + "`build/e2e/results.json`" + `).
 
 `
 
 const documentUse = `
 ## Running it
 
-    make conformance                              # all conformance specs that have no result yet
+    make conformance                              # all conformance specs that have no result yet, on two nodes
     make conformance SET=network                  # Services, DNS, EndpointSlices, ...: conformance or not
     make conformance SET=policy                   # NetworkPolicy
+    make conformance SET=network NODES=3          # among them those that fewer nodes have skipped
     make conformance FOCUS='session affinity' AGAIN=1
     make conformance LIST=1                       # what would run, and the results there are
     make conformance-smoke                        # a few minutes of every part; belongs to make test
@@ -67,7 +68,7 @@ func writeDocument(d dirs, specs []spec, kept *results) error {
 func writeVersions(w io.Writer, kept *results) {
 	count := map[string]int{}
 	for _, r := range kept.Specs {
-		count[r.Bothy]++
+		count[fmt.Sprintf("%s; nodes: %d", r.Bothy, r.Nodes)]++
 	}
 	for _, v := range slices.Sorted(maps.Keys(count)) {
 		fmt.Fprintf(w, "- %d specs on %s\n", count[v], v)

@@ -32,6 +32,7 @@ func TestTwoNodes(t *testing.T) {
 	t.Run("pods reach pods and Services of the other node", c.crossing)
 	t.Run("node ports answer on both nodes", c.nodePorts)
 	t.Run("policies hold between nodes", c.policies)
+	t.Run("volumes are on the node of their pod", c.volumes)
 	t.Run("flows name pods of the other node", c.flows)
 	t.Run("agents are killed under load", c.kills)
 	t.Run("a second bothy up finds them", func(t *testing.T) { c.cp.Run(t, c.cp.UpCommandArgs()...) })
@@ -301,7 +302,7 @@ func exchange(conn net.Conn, in *bufio.Reader) error {
 // leave removes the worker's Machine: its certificates are worth nothing from then on, its Node and the routes
 // to it go, a load balancer's address moves, and the machine runs nothing. With its Machine it comes back.
 func (c *two) leave(t *testing.T) {
-	as := c.asWorker(t)
+	as := c.asWorker(t, "kubelet")
 	if out, err := as("get", "node", c.worker.Name, "-o", "name"); err != nil {
 		t.Fatalf("the worker's kubelet cannot read its Node: %v %s", err, out)
 	}
@@ -388,15 +389,15 @@ func (c *two) balancers(t *testing.T) []string {
 	return out
 }
 
-// asWorker is kubectl with the worker's kubelet's certificate.
-func (c *two) asWorker(t *testing.T) func(args ...string) (string, error) {
+// asWorker is kubectl with the certificate of a part of the worker.
+func (c *two) asWorker(t *testing.T, part string) func(args ...string) (string, error) {
 	t.Helper()
 	pki := filepath.Join(c.worker.State, "pki")
-	data, err := os.ReadFile(filepath.Join(pki, "kubelet.pem"))
+	data, err := os.ReadFile(filepath.Join(pki, part+".pem"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	stolen := filepath.Join(t.TempDir(), "kubelet.pem")
+	stolen := filepath.Join(t.TempDir(), part+".pem")
 	if err := os.WriteFile(stolen, data, 0o600); err != nil {
 		t.Fatal(err)
 	}

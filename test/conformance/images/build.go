@@ -23,7 +23,7 @@ type Options struct {
 	Layout string
 	// Sources is the directory of the module k8s.io/kubernetes.
 	Sources string
-	// Programs is the directory with the compiled programs: agnhost, coredns,
+	// Programs is the directory with the compiled programs: agnhost, busybox, coredns,
 	// nnp, regression-issue-74839, sample-apiserver, etcd.
 	Programs string
 	// Packages is where Debian packages are kept between builds.

@@ -53,7 +53,7 @@ func (b *builder) catalogue(ctx context.Context) ([]Image, error) {
 // agnhost is the suite's main image, with two that stand on it.
 func (b *builder) agnhost(ctx context.Context, pause Image) ([]Image, error) {
 	// Busybox's own wget, linked statically, crashes where it finds a C library of another build.
-	tools, err := b.debianTree(ctx, "dash", "bind9-dnsutils", "curl", "netcat-openbsd", "iproute2", "iperf", "bash", "socat", "libc-bin", "util-linux", "wget")
+	tools, err := b.debianTree(ctx, "bind9-dnsutils", "curl", "netcat-openbsd", "iproute2", "iperf", "bash", "socat", "libc-bin", "util-linux", "wget")
 	if err != nil {
 		return nil, err
 	}
@@ -132,13 +132,13 @@ func (b *builder) debian(ctx context.Context) ([]Image, error) {
 		cmd                []string
 		packages           []string
 	}{
-		{name: "busybox:1.37.0-2", change: "Debian's busybox-static 1.35.0", cmd: []string{"sh"}},
+		{name: "busybox:1.37.0-2", change: "linked statically, and without tc", cmd: []string{"sh"}},
 		{
 			name: "glibc-dns-testing:2.1.1", change: "no CoreDNS; busybox instead of coreutils", cmd: []string{"bash"},
 			packages: []string{"dash", "bash", "bind9-dnsutils", "libc-bin"},
 		},
 		{name: "nonroot:1.5", change: "busybox instead of Debian's coreutils", user: "1234", cmd: []string{"sh"}},
-		{name: "ipc-utils:1.4", change: "Debian's util-linux instead of Alpine's", cmd: []string{"sh"}, packages: []string{"dash", "util-linux"}},
+		{name: "ipc-utils:1.4", change: "Debian's util-linux instead of Alpine's", cmd: []string{"sh"}, packages: []string{"util-linux"}},
 	} {
 		t, err := b.debianTree(ctx, d.packages...)
 		if err != nil {
@@ -238,15 +238,17 @@ func (b *builder) programs(ctx context.Context) ([]Image, error) {
 	return out, nil
 }
 
-// debianTree is busybox, the base files and the packages. Busybox's own shell
-// prefers its applets to the programs of the packages: images that are to run
-// those have dash.
+// debianTree is the packages, the base files, and busybox for all that the packages do not have.
 func (b *builder) debianTree(ctx context.Context, names ...string) (tree, error) {
-	t, err := packages{b.Packages}.tree(ctx, append([]string{"busybox-static"}, names...)...)
-	if err != nil {
-		return nil, err
+	t := tree{}
+	if len(names) > 0 {
+		var err error
+		if t, err = (packages{b.Packages}).tree(ctx, names...); err != nil {
+			return nil, err
+		}
 	}
-	if t, err = withBusybox(ctx, t, b.work); err != nil {
+	t, err := withBusybox(ctx, t, filepath.Join(b.Programs, "busybox"))
+	if err != nil {
 		return nil, err
 	}
 	return t.over(base()), nil

@@ -91,13 +91,9 @@ func wanted(name string) bool {
 	return true
 }
 
-// withBusybox adds a link for every applet that the tree has no program for.
-func withBusybox(ctx context.Context, t tree, work string) (tree, error) {
-	bin := filepath.Join(work, "busybox")
-	if err := os.WriteFile(bin, t["bin/busybox"].data, 0o755); err != nil {
-		return nil, err
-	}
-	list, err := run(ctx, "", bin, "--list")
+// withBusybox adds busybox, and a link to it for every applet that the tree has no program for.
+func withBusybox(ctx context.Context, t tree, program string) (tree, error) {
+	list, err := run(ctx, "", program, "--list")
 	if err != nil {
 		return nil, err
 	}
@@ -109,6 +105,9 @@ func withBusybox(ctx context.Context, t tree, work string) (tree, error) {
 		}
 	}
 	out := t.over(nil)
+	if err := out.copy("bin/busybox", 0o755, program); err != nil {
+		return nil, err
+	}
 	for applet := range strings.FieldsSeq(string(list)) {
 		if applet != "busybox" && !has[applet] {
 			out.symlink("bin/"+applet, "/bin/busybox")
@@ -139,6 +138,7 @@ nogroup:x:65534:
 	t.text("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n")
 	t.dir("root", 0o700)
 	t.dir("home/user-defined-in-image", 0o755)
+	t.dir("run", 0o755)
 	t.dir("tmp", 0o1777)
 	t.dir("var/tmp", 0o1777)
 	return t
