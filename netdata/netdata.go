@@ -136,11 +136,12 @@ func (n *Network) runDataplane(ctx context.Context, ready func()) error {
 		return err
 	}
 	k := &kernel{
-		Dataplane: dp, flows: conntrack.New(dp.Tables, n.log), hub: n.newHub(dp),
+		Dataplane: dp, flows: conntrack.New(dp.Tables, n.podNetworks, n.log), hub: n.newHub(dp),
 		policy: policy.NewController(dp.Tables, n.cfg.NodeName, n.log), splice: n.cfg.SpliceNamespaces, log: n.log,
 	}
 	defer k.hub.Close()
 	k.policy.ObserveLatency(n.metrics.observePolicy)
+	k.policy.OnRevoke(func(inForce *policy.Plan) { k.flows.Revoke(n.denied(inForce)) })
 	n.kernel.Store(k)
 	ready()
 	n.log.Info("dataplane in force", "uplink", n.cfg.Uplink, "addrs", n.cfg.NodeIPs, "backend", dp.Backend())
