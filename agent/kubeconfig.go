@@ -20,13 +20,14 @@ type KubeConfig struct {
 	// NodeIP is what the API server and others know the node by.
 	NodeIP string `json:"nodeIP"`
 	// SecondIP is the node's address of the other family, if it has one.
-	SecondIP     string            `json:"secondIP,omitempty"`
-	BinDir       string            `json:"binDir"`
-	CgroupRoot   string            `json:"cgroupRoot"`
-	ResolvConf   string            `json:"resolvConf"`
-	ImageLayouts []string          `json:"imageLayouts,omitempty"`
-	Cluster      *v1alpha1.Cluster `json:"cluster"`
-	Machine      *v1alpha1.Machine `json:"machine"`
+	SecondIP     string   `json:"secondIP,omitempty"`
+	BinDir       string   `json:"binDir"`
+	CgroupRoot   string   `json:"cgroupRoot"`
+	ResolvConf   string   `json:"resolvConf"`
+	ImageLayouts []string `json:"imageLayouts,omitempty"`
+	// Cluster has defaults for what the agent alone makes use of.
+	Cluster *v1alpha1.Cluster `json:"cluster"`
+	Machine *v1alpha1.Machine `json:"machine"`
 	// APIServers are where a worker finds the control plane; empty on others.
 	APIServers []netip.AddrPort `json:"apiServers,omitempty"`
 	// SystemObjects are manifests of the wings that live in the agent.
@@ -39,7 +40,7 @@ func newKubeConfig(env *boot.Environment, nodeIPs []netip.Addr, site *site, syst
 	c := &KubeConfig{
 		NodeName: env.Name, NodeIP: nodeIPs[0].String(), BinDir: env.BinDir,
 		CgroupRoot: env.CgroupRoot, ResolvConf: env.ResolvConfFile(), ImageLayouts: env.ImageLayouts,
-		Cluster: site.cluster, Machine: site.machine, SystemObjects: systemObjects,
+		Cluster: forKube(site.cluster), Machine: site.machine, SystemObjects: systemObjects,
 		Version: version.Version + "+" + version.Commit,
 	}
 	for _, cp := range site.controlPlanes() {
@@ -54,6 +55,17 @@ func newKubeConfig(env *boot.Environment, nodeIPs []netip.Addr, site *site, syst
 		c.SecondIP = nodeIPs[1].String()
 	}
 	return c
+}
+
+// forKube is a Cluster with defaults for what the agent alone makes use of: to change that restarts nothing in the child.
+func forKube(cluster *v1alpha1.Cluster) *v1alpha1.Cluster {
+	c, plain := *cluster, v1alpha1.NewCluster("")
+	c.Metadata = plain.Metadata
+	n := &c.Spec.Network
+	n.NonMasqueradeCIDRs, n.Encapsulation, n.SpliceNamespaces = nil, plain.Spec.Network.Encapsulation, nil
+	n.LoadBalancer, n.DNS.Upstreams = v1alpha1.LoadBalancerSpec{}, nil
+	c.Spec.GitOps, c.Spec.Telemetry = plain.Spec.GitOps, plain.Spec.Telemetry
+	return &c
 }
 
 func (c *KubeConfig) worker() bool { return c.Machine.IsWorker() }

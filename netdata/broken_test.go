@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -96,27 +97,38 @@ func TestBrokenMachines(t *testing.T) {
 			if got, err := loader.Attached(cfg.BPFDir); err != nil || len(got) > 0 {
 				t.Errorf("left attached: %v, %v", got, err)
 			}
+			if got, err := loader.Filters(); err != nil || len(got) > 0 {
+				t.Errorf("left attached: %v, %v", got, err)
+			}
 			must(t, Cleanup(n.cfg))
 		})
 	}
-	t.Run("no cgroup2 for host processes", func(t *testing.T) {
-		n.cfg.HostCgroup = n.dir // a directory, but of no cgroup
-		n.start("dataplane")
-		s := n.network.Status()
-		if notice := s.Notices["host-services"]; !strings.Contains(notice, "cgroup") {
-			t.Errorf("the notice is %q", notice)
+	for name, filters := range map[string]bool{"no cgroup2 for host processes": false, "nor tcx": true} {
+		t.Run(name, func(t *testing.T) { withoutCgroup(t, n, filters) })
+	}
+}
+
+func withoutCgroup(t *testing.T, n *testNode, filters bool) {
+	n.cfg.HostCgroup, n.cfg.forceFilter = n.dir, filters // a directory, but of no cgroup
+	n.start("dataplane")
+	s := n.network.Status()
+	if notice := s.Notices["host-services"]; !strings.Contains(notice, "cgroup") {
+		t.Errorf("the notice is %q", notice)
+	}
+	for _, name := range s.Attached {
+		if strings.HasPrefix(name, "cgroup-") {
+			t.Errorf("%s is attached all the same", name)
 		}
-		for _, name := range s.Attached {
-			if strings.HasPrefix(name, "cgroup-") {
-				t.Errorf("%s is attached all the same", name)
-			}
-		}
-		if len(s.Attached) == 0 {
-			t.Error("pods do not need the cgroup, but nothing is attached")
-		}
-		n.stop()
-		must(t, Cleanup(n.cfg))
-	})
+	}
+	slices.Sort(s.Attached)
+	if want := []string{"eth0-egress", "eth0-egress-ipv6", "eth0-ingress", "eth0-ingress-ipv6"}; !slices.Equal(s.Attached, want) {
+		t.Errorf("pods do not need the cgroup, but attached are %v, want %v", s.Attached, want)
+	}
+	n.stop()
+	must(t, Cleanup(n.cfg))
+	if left, err := loader.Filters(); err != nil || len(left) > 0 {
+		t.Errorf("left attached: %v, %v", left, err)
+	}
 }
 
 // onLostThread runs f on a thread that is thrown away with what f did to it.

@@ -44,6 +44,8 @@ type Config struct {
 	ClusterPodCIDRs []netip.Prefix
 	// NonMasqueradeCIDRs are further ranges that see pods' own addresses.
 	NonMasqueradeCIDRs []netip.Prefix
+	// Encapsulate has packets to pods of all other nodes wrapped, not only those that a router lies before.
+	Encapsulate bool
 	// SpliceNamespaces have connections between their pods bypass the TCP stack. It needs HostCgroup, with
 	// the pods' processes below it; if that cannot be had, Status says so.
 	SpliceNamespaces []string

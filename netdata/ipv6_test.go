@@ -50,6 +50,9 @@ func nodeLifeIPv6(t *testing.T, n *testNode, api *fakeAPI, a, b pod) {
 			expectRefused(t, "", proto, "[fd00:96::22]:80")
 		})
 	}
+	t.Run("datagrams follow a changed backend", func(t *testing.T) {
+		n.follows(t, b, "udp6", "[fd00:96::21]:80", func(p pod) { api.put(slice6("self6", 8080, p)) }, a)
+	})
 	t.Run("names", func(t *testing.T) {
 		for _, server := range []string{dnsIP.String(), dnsIP6.String()} {
 			wait(t, "the name of a service from "+server, func() error {

@@ -3,6 +3,7 @@ package netdata
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -25,13 +26,34 @@ func (n *Network) mtu() (int, error) {
 
 // tunnelled notes how much of each packet tunnels take.
 func (n *Network) tunnelled(overhead int) {
-	if n.overhead.Swap(int32(overhead)) == int32(overhead) {
+	before := n.overhead.Swap(int32(overhead))
+	if overhead > 0 || before > 0 { // else it is for others to say
+		n.acceptOwn(overhead > 0)
+	}
+	if int(before) == overhead {
 		return
 	}
 	select {
 	case n.overheadChanged <- struct{}{}:
 	default:
 	}
+}
+
+// acceptOwn has the stack take packets from the uplink that have the node's own address as their source, or not. The programs
+// make such packets of what is for a node port of this node and a pod of another, and leave to the stack what goes through
+// a tunnel; those that come from the wire they drop. IPv6 has no such check.
+func (n *Network) acceptOwn(accept bool) {
+	const subject = "accept-own"
+	value := "0"
+	if accept {
+		value = "1"
+	}
+	err := setSysctl("net/ipv4/conf/"+n.cfg.Uplink+"/accept_local", value)
+	if err == nil || !accept || !n.cfg.has(netip.IPv4Unspecified()) {
+		n.notice(subject, "")
+		return
+	}
+	n.notice(subject, fmt.Sprintf("node ports and load balancer addresses of this node do not lead to pods of nodes behind a tunnel: %v", err))
 }
 
 // followMTU gives the pods the MTU of the uplink whenever it changes, until ctx ends. The kernel

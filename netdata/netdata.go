@@ -136,11 +136,12 @@ func (n *Network) runDataplane(ctx context.Context, ready func()) error {
 		return err
 	}
 	k := &kernel{
-		Dataplane: dp, flows: conntrack.New(dp.Tables, n.log), hub: n.newHub(dp),
+		Dataplane: dp, flows: conntrack.New(dp.Tables, n.podNetworks, n.log), hub: n.newHub(dp),
 		policy: policy.NewController(dp.Tables, n.cfg.NodeName, n.log), splice: n.cfg.SpliceNamespaces, log: n.log,
 	}
 	defer k.hub.Close()
 	k.policy.ObserveLatency(n.metrics.observePolicy)
+	k.policy.OnRevoke(func(inForce *policy.Plan) { k.flows.Revoke(n.denied(inForce)) })
 	n.kernel.Store(k)
 	ready()
 	n.log.Info("dataplane in force", "uplink", n.cfg.Uplink, "addrs", n.cfg.NodeIPs, "backend", dp.Backend())
@@ -285,7 +286,7 @@ func (n *Network) runNodes(ctx context.Context, ready func()) error {
 	self := nodes.Node{Name: n.cfg.NodeName, Addrs: n.cfg.NodeIPs, Pods: n.podRanges}
 	n.mu.Unlock()
 	controller := nodes.NewController(nodes.Config{
-		Self: self, Uplink: n.cfg.Uplink, Attach: k.AttachTunnel, Tunnelled: n.tunnelled, Log: n.log,
+		Self: self, Uplink: n.cfg.Uplink, Encapsulate: n.cfg.Encapsulate, Attach: k.AttachTunnel, Tunnelled: n.tunnelled, Log: n.log,
 	})
 	n.nodes.Store(controller)
 	return controller.Run(ctx, client, ready)

@@ -112,40 +112,7 @@ func nodeLife(t *testing.T, n *testNode) {
 	})
 	t.Run("spoofed source", func(t *testing.T) { n.spoof(a, b) })
 	t.Run("datagrams follow a changed backend", func(t *testing.T) {
-		c, err := dial(t, b.ns, "udp4", "10.96.0.21:80")
-		must(t, err)
-		defer c.Close()
-		sayTo(t, c, "a")
-		var host net.Conn // chose its backend at connect, for good
-		if n.cfg.HostCgroup != "" {
-			host, err = dial(t, "", "udp4", "10.96.0.21:80")
-			must(t, err)
-			defer host.Close()
-			sayTo(t, host, "a")
-		}
-		api.put(slice("self", 8080, b))
-		wait(t, "the datagrams to reach the new backend", func() error {
-			got, err := say(c, "hello")
-			if err == nil && !strings.HasPrefix(got, "b ") {
-				err = fmt.Errorf("answered by %q", got)
-			}
-			return err
-		})
-		if host != nil {
-			wait(t, "the host's socket to be aborted", func() error {
-				// A socket without a peer refuses to write; one that was reading is aborted.
-				_, err := say(host, "hello")
-				if errors.Is(err, syscall.EDESTADDRREQ) || errors.Is(err, syscall.ECONNABORTED) {
-					return nil
-				}
-				if err == nil {
-					return errors.New("no error, want EDESTADDRREQ or ECONNABORTED")
-				}
-				return fmt.Errorf("want EDESTADDRREQ or ECONNABORTED: %w", err)
-			})
-			expect(t, "", "udp4", "10.96.0.21:80", "b", nodeIP.String())
-		}
-		api.put(slice("self", 8080, a))
+		n.follows(t, b, "udp4", "10.96.0.21:80", func(p pod) { api.put(slice("self", 8080, p)) }, a)
 	})
 	t.Run("names", func(t *testing.T) {
 		wait(t, "the name of a service", func() error { return resolves(t, a.ns, "web.default.svc.cluster.local.", "10.96.0.20") })
@@ -208,6 +175,48 @@ func nodeLife(t *testing.T, n *testNode) {
 		must(t, Cleanup(n.cfg))
 		n.expectNothingLeft()
 	})
+}
+
+// follows moves a Service from pod a to pod b, of which pod b and the node are clients, and back.
+func (n *testNode) follows(t *testing.T, b pod, proto, addr string, move func(pod), a pod) {
+	c, err := dial(t, b.ns, proto, addr)
+	must(t, err)
+	defer c.Close()
+	sayTo(t, c, "a")
+	var host net.Conn // chose its backend at connect, for good
+	if n.cfg.HostCgroup != "" {
+		host, err = dial(t, "", proto, addr)
+		must(t, err)
+		defer host.Close()
+		sayTo(t, host, "a")
+	}
+	move(b)
+	wait(t, "the datagrams to reach the new backend", func() error {
+		got, err := say(c, "hello")
+		if err == nil && !strings.HasPrefix(got, "b ") {
+			err = fmt.Errorf("answered by %q", got)
+		}
+		return err
+	})
+	if host != nil {
+		wait(t, "the host's socket to be aborted", func() error {
+			// A socket without a peer refuses to write; one that was reading is aborted.
+			_, err := say(host, "hello")
+			if errors.Is(err, syscall.EDESTADDRREQ) || errors.Is(err, syscall.ECONNABORTED) {
+				return nil
+			}
+			if err == nil {
+				return errors.New("no error, want EDESTADDRREQ or ECONNABORTED")
+			}
+			return fmt.Errorf("want EDESTADDRREQ or ECONNABORTED: %w", err)
+		})
+		client := nodeIP
+		if strings.HasSuffix(proto, "6") {
+			client = nodeIP6
+		}
+		expect(t, "", proto, addr, "b", client.String())
+	}
+	move(a)
 }
 
 type pod struct {

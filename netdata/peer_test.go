@@ -26,6 +26,8 @@ type peerSpec struct {
 	Addrs      []netip.Prefix
 	Gateways   []netip.Addr
 	Kubeconfig string
+	// Encapsulate is the setting of that name.
+	Encapsulate bool
 }
 
 // question is what the first node asks of the second, and what it gets back.
@@ -139,7 +141,7 @@ func TestPeer(t *testing.T) {
 	n := newUnconnectedNode(t)
 	n.connectPeer(spec)
 	n.cfg.NodeName, n.cfg.Kubeconfig, n.cfg.DNSKubeconfig = "far", spec.Kubeconfig, spec.Kubeconfig
-	n.cfg.NodeIPs = nil
+	n.cfg.NodeIPs, n.cfg.Encapsulate = nil, spec.Encapsulate
 	for _, p := range spec.Addrs {
 		n.cfg.NodeIPs = append(n.cfg.NodeIPs, p.Addr())
 	}

@@ -66,6 +66,7 @@ func TestPolicy(t *testing.T) {
 	}
 
 	t.Run("a running stream is cut for both ends", func(t *testing.T) { n.cut(a, b) })
+	t.Run("who waits for an answer is told as well", func(t *testing.T) { n.cutIdle(t, a, b, c) })
 
 	n.enforce(policyOf("ingress-from-a", "b", nil, from("a")))
 	t.Run("only who is selected gets in", func(t *testing.T) {
@@ -150,15 +151,123 @@ func (n *testNode) cut(a, b pod) {
 	for range 2 {
 		select {
 		case err := <-ends:
-			if !errors.Is(err, syscall.ECONNRESET) {
+			if !cutOff(err) {
 				t.Errorf("an end got %v, want a reset", err)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(patiently(5 * time.Second)):
 			t.Fatal("an end of the stream was not told in 5 s")
 		}
 	}
 	t.Logf("both ends were told within %s", time.Since(started))
 	n.withdraw(policyOf("nobody", "b", nil))
+}
+
+// cutOff is what an end gets of a connection that policy has ended: by a reset, which the next packet becomes, or because its
+// socket was aborted, if that is sooner.
+func cutOff(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.ECONNABORTED)
+}
+
+// cutIdle has a policy end flows on which nobody speaks: no packet meets the policy. What is still allowed stays.
+func (n *testNode) cutIdle(t *testing.T, a, b, c pod) {
+	type flow struct {
+		what           string
+		client, server net.Conn // no server of datagrams
+	}
+	var cut, kept []flow
+	open := func(from pod, what, proto, at string) flow {
+		t.Helper()
+		f := flow{what: from.name + " " + what + " " + proto}
+		if strings.HasPrefix(proto, "udp") {
+			var err error
+			f.client, err = dial(t, from.ns, proto, at)
+			must(t, err)
+			t.Cleanup(func() { f.client.Close() })
+			sayTo(t, f.client, "b")
+			return f
+		}
+		// The echo of the other tests holds its ends itself; here both are watched.
+		l, err := in(t, b.ns, func() (net.Listener, error) { return net.Listen("tcp", ":9191") })
+		must(t, err)
+		defer l.Close()
+		f.client, err = dial(t, from.ns, proto, at)
+		must(t, err)
+		f.server, err = l.Accept()
+		must(t, err)
+		t.Cleanup(func() { f.client.Close(); f.server.Close() })
+		return f
+	}
+	n.api.put(service("idle", "10.96.0.23", 0, 91, 9191))
+	n.api.put(slice("idle", 9191, b))
+	wait(t, "the service", func() error {
+		l, err := in(t, b.ns, func() (net.Listener, error) { return net.Listen("tcp", ":9191") })
+		if err != nil {
+			return err
+		}
+		defer l.Close()
+		conn, err := dial(t, a.ns, "tcp4", "10.96.0.23:91")
+		if err == nil {
+			conn.Close()
+		}
+		return err
+	})
+	for _, from := range []pod{a, c} {
+		for _, x := range []struct{ what, proto, at string }{
+			{"to the pod", "tcp4", b.at(9191)},
+			{"to the pod", "tcp6", b.at6(9191)},
+			{"to the service", "tcp4", "10.96.0.23:91"},
+			{"to the pod", "udp4", b.at(8080)},
+			{"to the pod", "udp6", b.at6(8080)},
+			{"to the service", "udp4", "10.96.0.20:80"},
+		} {
+			f := open(from, x.what, x.proto, x.at)
+			if from.name == "a" {
+				cut = append(cut, f)
+			} else {
+				kept = append(kept, f)
+			}
+		}
+	}
+	type end struct {
+		what string
+		err  error
+	}
+	ends, count := make(chan end), 0
+	for _, f := range cut {
+		for whose, conn := range map[string]net.Conn{"client": f.client, "server": f.server} {
+			if conn == nil {
+				continue
+			}
+			count++
+			must(t, conn.SetDeadline(time.Now().Add(patiently(5*time.Second))))
+			go func() {
+				_, err := conn.Read(make([]byte, 1))
+				ends <- end{whose + " of " + f.what, err}
+			}()
+		}
+	}
+	n.enforce(policyOf("only-from-c", "b", nil, from("c")))
+	started := time.Now()
+	for range count {
+		if e := <-ends; !cutOff(e.err) {
+			t.Errorf("%s got %v, want to be told", e.what, e.err)
+		}
+	}
+	t.Logf("%d ends were told within %s", count, time.Since(started))
+	for _, f := range kept {
+		if f.server == nil {
+			sayTo(t, f.client, "b")
+			continue
+		}
+		if _, err := f.client.Write([]byte("x")); err != nil {
+			t.Errorf("%s: %v", f.what, err)
+		}
+		must(t, f.server.SetDeadline(time.Now().Add(patiently(3*time.Second))))
+		if _, err := f.server.Read(make([]byte, 1)); err != nil {
+			t.Errorf("%s, which is allowed: %v", f.what, err)
+		}
+	}
+	n.withdraw(policyOf("only-from-c", "b", nil))
 }
 
 func writeAll(c net.Conn) error {

@@ -54,13 +54,22 @@ func TestShortConnections(t *testing.T) {
 					}
 					longest = max(longest, time.Since(started))
 				}
-				if after := retransmitted(t, a.ns) + retransmitted(t, b.ns); after != before {
+				if after := retransmitted(t, a.ns) + retransmitted(t, b.ns); after-before > spurious() {
 					t.Errorf("%d segments were sent again, drops %v", after-before, n.network.Status().Drops)
 				}
 				t.Logf("the longest connection took %s", longest)
 			})
 		}
 	}
+}
+
+// spurious is how many of thousands of segments may be sent again though none was lost: an emulated machine at times
+// stands still for longer than TCP waits for an answer. A way that loses segments loses one with most connections.
+func spurious() int {
+	if patiently(time.Second) > time.Second {
+		return 10
+	}
+	return 0
 }
 
 // onlyPorts bounds the source ports of a namespace.

@@ -6,7 +6,6 @@ import (
 
 	"github.com/bothy-os/bothy/netdata/conntrack"
 	"github.com/bothy-os/bothy/netdata/dns"
-	"github.com/bothy-os/bothy/netdata/loader"
 	tables "github.com/bothy-os/bothy/netdata/maps"
 	"github.com/bothy-os/bothy/netdata/nodes"
 	"github.com/bothy-os/bothy/netdata/policy"
@@ -18,7 +17,7 @@ type Status struct {
 	// Backend is how programs are attached to interfaces: "tcx" or "cls_bpf"; ""
 	// until they are.
 	Backend string `json:"backend"`
-	// Attached names the pinned attachments: interface and direction, or the
+	// Attached names the attachments: interface and direction, or the
 	// socket hook.
 	Attached []string `json:"attached,omitempty"`
 	// PodRanges are those of this node, one of each family it has.
@@ -54,7 +53,7 @@ func (n *Network) Status() Status {
 	}
 	var err error
 	s.Backend = k.Backend()
-	s.Attached, err = loader.Attached(n.cfg.BPFDir)
+	s.Attached, err = k.Attached()
 	note(err)
 	endpoints, err := k.Tables.Endpoints()
 	note(err)

@@ -24,6 +24,7 @@ func (c *Cluster) Default() {
 	s := &c.Spec
 	s.Network.defaultRanges()
 	setDefault(&s.Network.NodePortRange, "30000-32767")
+	setDefault(&s.Network.Encapsulation, EncapsulationCrossSubnet)
 	setDefault(&s.Network.DNS.Domain, "cluster.local")
 	setDefault(&s.Network.DNS.Address, nthAddress(s.Network.ServiceCIDRs[0], dnsHost))
 	setDefault(&s.ControlPlane.Port, 6443)

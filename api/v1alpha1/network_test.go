@@ -51,6 +51,7 @@ func TestUselessRangesAreRefused(t *testing.T) {
 		`{podCIDRs: [10.1.0.0/16, "fd00::/56"], serviceCIDRs: ["fd01::/112", 10.2.0.0/16]}`: "spec.network.serviceCIDRs: [fd01::/112 10.2.0.0/16] do not have the address families",
 		`{podCIDRs: ["fd00::/56"], serviceCIDRs: ["fd00::6000/112"]}`:                       "spec.network.serviceCIDRs[0]: \"fd00::6000/112\" has bits set",
 		`{podCIDRs: ["fd00::/56"], serviceCIDRs: ["fd00::/112"]}`:                           "spec.network.serviceCIDRs[0]: fd00::/112 overlaps the pod range fd00::/56",
+		`{encapsulation: Never}`:                                                            "spec.network.encapsulation: ",
 		`{dns: {address: "fd62:6f74:6879:6000::53"}}`:                                       "spec.network.dns.address: \"fd62:6f74:6879:6000::53\" is not an address in the service range 10.96.0.0/16",
 	} {
 		_, err := DecodeCluster("c.yaml", []byte(clusterHead+"spec: {network: "+spec+"}\n"))

@@ -41,6 +41,12 @@ type ClusterSpec struct {
 	Telemetry    TelemetrySpec    `json:"telemetry,omitempty"`
 }
 
+// The values of NetworkSpec.Encapsulation.
+const (
+	EncapsulationCrossSubnet = "CrossSubnet"
+	EncapsulationAlways      = "Always"
+)
+
 // NetworkSpec is the cluster's network. Its ranges and DNS are fixed at first boot: Kubernetes
 // cannot renumber a cluster.
 type NetworkSpec struct {
@@ -56,6 +62,10 @@ type NetworkSpec struct {
 	// NonMasqueradeCIDRs are ranges outside the cluster that see pods' own addresses: networks
 	// with a route to the pod ranges. All others see the node's.
 	NonMasqueradeCIDRs []string `json:"nonMasqueradeCIDRs,omitempty"`
+	// Encapsulation is CrossSubnet or Always. With CrossSubnet, packets between pods of nodes on one link go as they are,
+	// and are wrapped (vxlan, UDP port 4789) where a router is between the nodes. Always is for links that carry
+	// only the addresses of the machines themselves, as those of many clouds do. Default CrossSubnet.
+	Encapsulation string `json:"encapsulation,omitempty"`
 	// SpliceNamespaces are namespaces whose pods' TCP connections with each other bypass the TCP stack where both
 	// ends are on one node: half the CPU time, several times the throughput. Experimental:
 	// docs/network.md says what programs must not do then. Default none.

@@ -80,6 +80,7 @@ func (n *NetworkSpec) validate(p *problems) {
 		}
 	}
 	n.LoadBalancer.validate(p, pods, services)
+	oneOf(p, "spec.network.encapsulation", n.Encapsulation, EncapsulationCrossSubnet, EncapsulationAlways)
 	for i, name := range n.SpliceNamespaces {
 		if !dnsLabel.MatchString(name) {
 			p.add(fmt.Sprintf("spec.network.spliceNamespaces[%d]", i), "", "%q is not the name of a namespace", name)

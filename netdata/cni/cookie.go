@@ -3,18 +3,14 @@ package cni
 import (
 	"fmt"
 
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/bothy-os/bothy/netdata/within"
 )
 
 // NetnsCookie is the number by which eBPF programs know the network namespace at a path.
 func NetnsCookie(path string) (cookie uint64, err error) {
-	ns, err := netns.GetFromPath(path)
-	if err != nil {
-		return 0, fmt.Errorf("open network namespace %s: %w", path, err)
-	}
-	defer ns.Close()
-	err = inNetns(ns, func() error {
+	err = within.Path(path, func() error {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return err

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"slices"
 
 	"github.com/vishvananda/netlink"
@@ -17,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bothy-os/bothy/netdata/cni/wire"
+	"github.com/bothy-os/bothy/netdata/within"
 )
 
 // devPrefix begins the name of the host side of every pod's veth pair.
@@ -78,7 +78,7 @@ func makeVeth(rec record, mtu int) (netlink.Link, error) {
 		PeerNamespace:    netlink.NsFd(ns),
 	}
 	if err := netlink.LinkAdd(pair); err != nil {
-		return nil, fmt.Errorf("create veth pair %s: %w", rec.Dev, err)
+		return nil, fmt.Errorf("create veth pair %s, with %s in the pod: %w", rec.Dev, rec.IfName, err)
 	}
 	dev, err := netlink.LinkByName(rec.Dev)
 	if err != nil {
@@ -155,7 +155,7 @@ func configurePod(ns netns.NsHandle, rec record) error {
 // router for advice.
 func prepareIPv6(h *netlink.Handle, ns netns.NsHandle, dev netlink.Link) error {
 	name := dev.Attrs().Name
-	if err := inNetns(ns, func() error {
+	if err := within.Netns(ns, func() error {
 		for _, conf := range []string{name, "lo"} {
 			if err := writeSysctl("net/ipv6/conf/"+conf+"/disable_ipv6", "0"); err != nil {
 				return err
@@ -169,20 +169,6 @@ func prepareIPv6(h *netlink.Handle, ns netns.NsHandle, dev netlink.Link) error {
 		return fmt.Errorf("keep %s in the pod from making itself an address: %w", name, err)
 	}
 	return nil
-}
-
-// inNetns runs f on a thread that is in the namespace and is thrown away afterwards.
-func inNetns(ns netns.NsHandle, f func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		if err := netns.Set(ns); err != nil {
-			done <- err
-			return
-		}
-		done <- f()
-	}()
-	return <-done
 }
 
 // routeOut gives the pod its way out in the family of one of its addresses.

@@ -38,12 +38,17 @@ type Collector struct {
 	log   *slog.Logger
 	wake  chan struct{}
 	cut   chan struct{}
-	// destroySockets is a field for tests: it reaches into the kernel.
+	judge chan struct{}
+	// networks are the paths of the network namespaces of this node's pods, by their addresses.
+	networks func() (map[netip.Addr]string, error)
+	// destroySockets and abortSockets are fields for tests: they reach into the kernel.
 	destroySockets func(map[netip.AddrPort]bool) error
+	abortSockets   func(network string, sockets map[maps.Tuple]bool) (aborted int, err error)
 
 	mu     sync.Mutex
 	gone   map[netip.Addr]bool
 	cuts   []cut
+	denied func(maps.Tuple) bool // nil if nothing was revoked
 	status Status
 }
 
@@ -52,15 +57,19 @@ type Status struct {
 	Flows     int `json:"flows"`
 	Removed   int `json:"removedLastSweep"`
 	Forgotten int `json:"forgottenAddresses"`
+	// Aborted are sockets of pods whose connections policy has ended, since the agent started.
+	Aborted int `json:"abortedSockets,omitempty"`
 	// States counts the flows that stayed.
 	States map[maps.FlowState]int `json:"states,omitempty"`
 }
 
-// New only stores its arguments.
-func New(table Table, log *slog.Logger) *Collector {
+// New only stores its arguments. Networks are the paths of the network namespaces of this node's pods, by the pods'
+// addresses.
+func New(table Table, networks func() (map[netip.Addr]string, error), log *slog.Logger) *Collector {
 	return &Collector{
-		table: table, log: log, wake: make(chan struct{}, 1), cut: make(chan struct{}, 1), gone: map[netip.Addr]bool{},
-		destroySockets: destroyDatagramSockets,
+		table: table, log: log, networks: networks, gone: map[netip.Addr]bool{},
+		wake: make(chan struct{}, 1), cut: make(chan struct{}, 1), judge: make(chan struct{}, 1),
+		destroySockets: destroyDatagramSockets, abortSockets: abortSockets,
 	}
 }
 
@@ -83,10 +92,11 @@ func (c *Collector) Status() Status {
 	return c.status
 }
 
-// Run sweeps and cuts until ctx ends.
+// Run sweeps, cuts and ends what was revoked until ctx ends.
 func (c *Collector) Run(ctx context.Context) error {
 	var cutting sync.WaitGroup
 	cutting.Go(func() { c.runCuts(ctx) })
+	cutting.Go(func() { c.runRevocations(ctx) })
 	defer cutting.Wait()
 	interval := sweepStart
 	timer := time.NewTimer(interval)

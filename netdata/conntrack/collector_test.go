@@ -68,7 +68,7 @@ const now = 1 << 20
 
 func newFake() (*fakeTable, *Collector) {
 	f := &fakeTable{flows: map[maps.Tuple]maps.Flow{}, translations: map[maps.Tuple]maps.Tuple{}}
-	c := New(f, slog.New(slog.DiscardHandler))
+	c := New(f, func() (map[netip.Addr]string, error) { return nil, nil }, slog.New(slog.DiscardHandler))
 	c.destroySockets = func(map[netip.AddrPort]bool) error { return nil }
 	return f, c
 }

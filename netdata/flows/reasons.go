@@ -34,7 +34,7 @@ var explanations = map[string]Explanation{
 		Do:   "Find the sender with `bothy flows --reason malformed`; a few are scans, many mean a broken driver or tunnel.",
 	},
 	"spoofed-source": {
-		What: "A pod sent from an address that is not its own.",
+		What: "A pod sent from an address that is not its own, or somebody on the wire from one of the node's.",
 		Do:   "Look at the pod: routers and VPNs in pods need hostNetwork. Otherwise treat it as an attack.",
 	},
 	"fragment": {

@@ -8,8 +8,18 @@ import (
 	"path/filepath"
 )
 
-// Attached lists the pinned attachments below dir, by the names of their pins,
-// for status and for tests.
+// Attached lists what is attached, for status: the pinned attachments, by the names of their pins, and filters.
+func (d *Dataplane) Attached() ([]string, error) {
+	names, err := Attached(d.dir)
+	if _, filters := d.devices.(filterBackend); err != nil || !filters {
+		return names, err
+	}
+	more, err := Filters()
+	return append(names, more...), err
+}
+
+// Attached lists the pinned attachments below dir, by the names of their pins. There are none of interfaces where the kernel
+// has no tcx; see [Filters].
 func Attached(dir string) ([]string, error) {
 	entries, err := os.ReadDir(filepath.Join(dir, "links"))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -28,6 +28,15 @@ type hook struct {
 
 func (h hook) String() string { return string(h.dir) + " (" + h.family.String() + ")" }
 
+// name is what the programs of a hook are called, of the interface's and its own.
+func (h hook) name(dev string) string {
+	name := dev + "-" + string(h.dir)
+	if h.family == maps.IPv6 {
+		name += nativeSix
+	}
+	return name
+}
+
 // allFamilies is for detaching: a node may have lost a family since it attached.
 var allFamilies = []maps.Family{maps.IPv4, maps.IPv6}
 

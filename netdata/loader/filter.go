@@ -3,6 +3,8 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
@@ -55,6 +57,35 @@ func (filterBackend) detach(devName string, at hook) error {
 		return fmt.Errorf("detach from %s of %s: %w", at, devName, err)
 	}
 	return nil
+}
+
+// Filters lists what the cls_bpf back end has attached to interfaces, by the names that pinned attachments would have.
+func Filters() ([]string, error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	var out []string
+	for _, dev := range links {
+		for _, dir := range []direction{ingress, egress} {
+			filters, err := netlink.FilterList(dev, filterAttrs(0, hook{dir: dir}).Parent)
+			if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENODEV) { // without clsact; gone meanwhile
+				return nil, fmt.Errorf("list filters of %s: %w", dev.Attrs().Name, err)
+			}
+			for _, family := range allFamilies {
+				at := hook{dir, family}
+				if slices.ContainsFunc(filters, func(f netlink.Filter) bool { return ours(f, at) }) {
+					out = append(out, at.name(dev.Attrs().Name))
+				}
+			}
+		}
+	}
+	return out, nil
+}
+
+func ours(f netlink.Filter, at hook) bool {
+	b, ok := f.(*netlink.BpfFilter)
+	return ok && strings.HasPrefix(b.Name, filterName) && b.Priority == filterAttrs(0, at).Priority
 }
 
 func filterAttrs(index int, at hook) netlink.FilterAttrs {

@@ -10,8 +10,6 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
-
-	"github.com/bothy-os/bothy/netdata/maps"
 )
 
 // tcxBackend attaches by links, which are pinned so that they outlive the
@@ -22,13 +20,7 @@ type tcxBackend struct {
 
 func (tcxBackend) name() string { return "tcx" }
 
-func (b tcxBackend) pin(dev string, at hook) string {
-	name := dev + "-" + string(at.dir)
-	if at.family == maps.IPv6 {
-		name += nativeSix
-	}
-	return filepath.Join(b.dir, name)
-}
+func (b tcxBackend) pin(dev string, at hook) string { return filepath.Join(b.dir, at.name(dev)) }
 
 func (b tcxBackend) attach(dev netlink.Link, at hook, prog *ebpf.Program) error {
 	name, index := dev.Attrs().Name, dev.Attrs().Index

@@ -54,6 +54,14 @@ type Flow struct {
 	Flags    FlowFlags
 }
 
+// FromOriginator is the flow in the direction of the one who began it.
+func (f Flow) FromOriginator() Tuple {
+	if f.Flags&FlowSwapped != 0 {
+		return f.Tuple.Reverse()
+	}
+	return f.Tuple
+}
+
 // Translation is a row of the translation table.
 type Translation struct {
 	From, To Tuple

@@ -27,6 +27,8 @@ type Config struct {
 	Self Node
 	// Uplink is the interface to the other nodes.
 	Uplink string
+	// Encapsulate has packets wrapped for nodes on the same link as well.
+	Encapsulate bool
 	// Attach puts the dataplane's programs on the tunnel's device.
 	Attach func(dev netlink.Link) error
 	// Tunnelled is told how many bytes of each packet tunnels take; 0 while there are none.
@@ -135,9 +137,11 @@ func (c *Controller) sync(lister corelisters.NodeLister) error {
 	if err != nil {
 		return fmt.Errorf("find uplink %q: %w", c.cfg.Uplink, err)
 	}
-	local, err := onLink(uplink)
-	if err != nil {
-		return err
+	var local []netip.Prefix
+	if !c.cfg.Encapsulate {
+		if local, err = onLink(uplink); err != nil {
+			return err
+		}
 	}
 	routes, problems := Plan(c.cfg.Self, local, all)
 	err = c.install(routes, all, uplink)

@@ -1,7 +1,7 @@
 // Package nodes keeps the routes to the pods of other nodes.
 //
 // Where another node is on the same link as this one's uplink, its pods are reached by a plain
-// route. All others are reached through one vxlan device: it has no list of peers, each
+// route, unless all packets are to be wrapped. All others are reached through one vxlan device: it has no list of peers, each
 // route says itself where to. The VNI means nothing; who may send to this node's pods
 // is for the network between the nodes, and for policy, to decide.
 //

@@ -34,8 +34,7 @@ type Route struct {
 	Pods netip.Prefix
 	// Via is the other node's address in the same family.
 	Via netip.Addr
-	// Tunnel is the address packets are wrapped for; not valid if the other node is
-	// on the same link.
+	// Tunnel is the address packets are wrapped for; not valid if they go as they are.
 	Tunnel netip.Addr
 }
 
@@ -47,7 +46,7 @@ func (r Route) String() string {
 }
 
 // Plan returns the routes from self to all others, sorted, and what is wrong with some
-// nodes. onLink are the ranges of the uplink itself.
+// nodes. onLink are the ranges to which packets go as they are: those of the uplink itself, or none.
 func Plan(self Node, onLink []netip.Prefix, all []Node) ([]Route, []error) {
 	peers := slices.DeleteFunc(slices.Clone(all), func(n Node) bool { return n.Name == self.Name })
 	slices.SortFunc(peers, func(a, b Node) int { return strings.Compare(a.Name, b.Name) })

@@ -52,14 +52,15 @@ func apply(routes []Route, self Node, uplink, tunnel netlink.Link, macs map[neti
 }
 
 func applyTunnelled(r Route, self Node, tunnel netlink.Link, mac net.HardwareAddr) error {
+	via := nextHop(r.Via, mac)
 	neighbour := &netlink.Neigh{
-		LinkIndex: tunnel.Attrs().Index, IP: r.Via.AsSlice(), HardwareAddr: mac, State: netlink.NUD_PERMANENT,
+		LinkIndex: tunnel.Attrs().Index, IP: via.AsSlice(), HardwareAddr: mac, State: netlink.NUD_PERMANENT,
 	}
 	if err := netlink.NeighSet(neighbour); err != nil {
-		return fmt.Errorf("add neighbour entry of %s to %s: %w", r.Via, TunnelDev, err)
+		return fmt.Errorf("add neighbour entry of %s to %s: %w", via, TunnelDev, err)
 	}
 	wrapped := newRoute(r, tunnel)
-	wrapped.Gw, wrapped.Flags, wrapped.Encap = r.Via.AsSlice(), int(netlink.FLAG_ONLINK), &encap{r.Tunnel}
+	wrapped.Gw, wrapped.Flags, wrapped.Encap = via.AsSlice(), int(netlink.FLAG_ONLINK), &encap{r.Tunnel}
 	for _, p := range self.Pods {
 		if p.Addr().Is4() == r.Pods.Addr().Is4() {
 			wrapped.Src = nodeAddr(p).AsSlice()
@@ -69,6 +70,17 @@ func applyTunnelled(r Route, self Node, tunnel netlink.Link, mac net.HardwareAdd
 		return fmt.Errorf("add route %s: %w", r, err)
 	}
 	return nil
+}
+
+// nextHop is what a node is called on the tunnel's device. It is the node's own address with IPv4. With IPv6 the kernel takes none
+// that it knows to be on another link, as the node's own may be: it is a link-local one that nobody else has.
+func nextHop(via netip.Addr, mac net.HardwareAddr) netip.Addr {
+	if via.Is4() {
+		return via
+	}
+	a := netip.MustParseAddr("fe80::").As16()
+	copy(a[16-len(mac):], mac)
+	return netip.AddrFrom16(a)
 }
 
 func newRoute(r Route, dev netlink.Link) *netlink.Route {

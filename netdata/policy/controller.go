@@ -43,6 +43,7 @@ type Controller struct {
 	log   *slog.Logger
 	// settled is a field for tests: it asks the kernel.
 	settled func() error
+	revoked func(inForce *Plan)
 	dirty   chan struct{} // has room for one
 
 	mu         sync.Mutex
@@ -64,12 +65,16 @@ type Controller struct {
 // NewController only stores its arguments; node is the name of the Node object.
 func NewController(table Table, node string, log *slog.Logger) *Controller {
 	return &Controller{
-		table: table, node: node, log: log, settled: tables.Settled,
+		table: table, node: node, log: log, settled: tables.Settled, revoked: func(*Plan) {},
 		dirty: make(chan struct{}, 1), news: make(chan struct{}),
 		pods: map[string]*Pod{}, departed: map[string]bool{}, namespaces: map[string]labels.Set{},
 		policies: map[string]*Policy{}, attached: map[netip.Addr]PodRef{},
 	}
 }
+
+// OnRevoke has f called whenever a plan has come into force that may deny what was allowed. It must not wait, and be called
+// before Run.
+func (c *Controller) OnRevoke(f func(inForce *Plan)) { c.revoked = f }
 
 // Status returns a copy.
 func (c *Controller) Status() Status {
@@ -269,6 +274,7 @@ func (c *Controller) applyNow() error {
 // apply must be called with the lock held.
 func (c *Controller) apply() error {
 	plan, err := Compile(c.world(), c.writer.Numbers)
+	before := c.writer.revoked
 	if err == nil {
 		var garbage bool
 		garbage, err = c.writer.Apply(plan)
@@ -283,6 +289,9 @@ func (c *Controller) apply() error {
 	c.latency.end()
 	c.planned = plan.Identities
 	c.count()
+	if c.writer.revoked != before {
+		c.revoked(plan)
+	}
 	return nil
 }
 

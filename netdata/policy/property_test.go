@@ -287,6 +287,10 @@ func (w *randomWorld) verify(step int) {
 			if got := w.table.allowed(p); got != after[p] {
 				w.t.Fatalf("step %d, %s: %s is allowed: %v, the API says %v\n%s", step, stage, p, got, after[p], w.table.dump())
 			}
+			t := tables.Tuple{Src: netip.AddrPortFrom(p.from, 40000), Dst: netip.AddrPortFrom(p.to, p.port), Proto: p.proto}
+			if got := plan.Allows(t); got != after[p] {
+				w.t.Fatalf("step %d: the plan itself says of %s: %v, the API %v\n%s", step, p, got, after[p], w.table.dump())
+			}
 			if w.before[p] && !after[p] && stays(p.from) && stays(p.to) && w.table.revision == revision {
 				w.t.Errorf("step %d: %s was revoked, but the revision is what it was", step, p)
 			}

@@ -33,6 +33,7 @@ type Writer struct {
 	peers      map[netip.Prefix]uint32
 	identities map[netip.Addr]uint32
 	revoke     bool // the revision is behind what is in the tables
+	revoked    int  // how often it was raised
 	plan       *Plan
 }
 
@@ -95,6 +96,7 @@ func (w *Writer) Apply(p *Plan) (garbage bool, err error) {
 			return false, err
 		}
 		w.revoke = false
+		w.revoked++
 	}
 	return len(w.rules) > len(p.Rules) || len(w.Numbers.subjects.of) > len(p.subjects) || len(w.Numbers.peers.of) > len(p.peers), nil
 }

@@ -11,7 +11,7 @@
 enum drop_reason {
 	DROP_NONE,
 	DROP_MALFORMED,           /* headers are cut short or contradict each other */
-	DROP_SPOOFED,             /* source is not the address of the pod it came from */
+	DROP_SPOOFED,             /* source is not the sender's: another than the pod's, or the node's from the wire */
 	DROP_FRAGMENT,            /* a fragment needs translation and came before the first of its datagram */
 	DROP_PROTOCOL,            /* a protocol without ports would need translation */
 	DROP_SERVICES_NOT_SYNCED, /* unknown service address before the first full sync */

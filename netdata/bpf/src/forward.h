@@ -2,7 +2,8 @@
 /*
  * forward.h: sending a translated packet on to another machine. It came in from the wire
  * and now carries an address of this node as its source, which the stack would
- * not believe; so it is sent from here, by the stack's routes.
+ * not believe; so it is sent from here, by the stack's routes. Only what goes into a tunnel is left to the
+ * stack, which makes it fit, and is told to believe it as long as there are tunnels.
  */
 #pragma once
 
@@ -30,7 +31,7 @@ BORDER int forward(struct __sk_buff *skb, const struct packet *p)
 	__builtin_memcpy(route.ipv6_dst, &p->t.daddr, ADDR_LEN);
 #endif
 	found = bpf_fib_lookup(skb, &route, sizeof(route), 0);
-	/* Without a route, too big or out of hops: the stack knows how to say so. */
+	/* Without a route, too big or out of hops: the stack knows how to say so. A tunnel's route is not looked into. */
 	if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH)
 		return PASS;
 	if (!hop_limit_dec(skb))

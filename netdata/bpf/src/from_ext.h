@@ -39,6 +39,15 @@ static __always_inline enum step translate_from_ext(struct __sk_buff *skb, struc
 	return answers_pod(n) ? translate_by(skb, p, n, verdict) : s;
 }
 
+/*
+ * Nobody else has the node's addresses. The stack would drop such a packet by itself if it had not been told to
+ * take the node's own that come back to it, see forward.h.
+ */
+static __always_inline int to_stack(const struct packet *p)
+{
+	return is_node_addr(&p->t.saddr) ? drop(DROP_SPOOFED) : PASS;
+}
+
 static __always_inline int flow_from_ext(struct __sk_buff *skb, struct packet *p)
 {
 	int verdict = TC_ACT_SHOT, why;
@@ -59,9 +68,9 @@ static __always_inline int flow_from_ext(struct __sk_buff *skb, struct packet *p
 	}
 	if (to)
 		return deliver(skb, to);
-	if (s == STEP_AS_IS || is_node_addr(&p->t.daddr))
-		return PASS;
-	return forward(skb, p);
+	if (s == STEP_AS_IS)
+		return to_stack(p);
+	return is_node_addr(&p->t.daddr) ? PASS : forward(skb, p);
 }
 
 static __always_inline int error_from_ext(struct __sk_buff *skb, struct packet *p)
@@ -108,7 +117,7 @@ static __always_inline int handle_from_ext(struct __sk_buff *skb)
 	}
 	to = find_endpoint(&p.t.daddr);
 	if (!to)
-		return PASS;
+		return to_stack(&p);
 	why = judge_stray(skb, &p, 0, ORIGIN_OUTSIDE);
 	return why ? drop(why) : deliver(skb, to);
 }

@@ -23,6 +23,7 @@ type bench struct {
 	outside *cluster.Namespace // this machine's
 	target  target
 	target6 target
+	distant target // behind it is a pod of another node
 	moving  string // address
 	fillers int
 	report  *report
@@ -77,7 +78,7 @@ func (b *bench) begin(ctx context.Context, paths cluster.Paths, dir string) (err
 	if b.outside, err = cluster.HostNamespace(); err != nil {
 		return err
 	}
-	if b.site, err = startSite(ctx, paths, dir); err != nil {
+	if b.site, err = startSite(ctx, paths, dir, b.options); err != nil {
 		return err
 	}
 	if err := b.site.createPods(ctx); err != nil {
@@ -122,6 +123,11 @@ func (b *bench) begin(ctx context.Context, paths cluster.Paths, dir string) (err
 			return err
 		}
 		b.sides = append(b.sides, s)
+		if b.far() {
+			if err := s.addFarNode(peerIndex[name], b.encapsulate); err != nil {
+				return fmt.Errorf("make the second node of %s: %w", name, err)
+			}
+		}
 		if name != routed {
 			if err := startPeer(ctx, b.site, s, name, dir); err != nil {
 				return err
@@ -131,6 +137,11 @@ func (b *bench) begin(ctx context.Context, paths cluster.Paths, dir string) (err
 	for _, s := range b.sides {
 		if err := b.load.startServers(s); err != nil {
 			return fmt.Errorf("start the servers of %s: %w", s.name, err)
+		}
+	}
+	if b.far() {
+		if b.distant, err = b.site.createTarget(ctx, measuredFar, our.ips[farPod]); err != nil {
+			return err
 		}
 	}
 	if b.target, err = b.site.createTarget(ctx, measured, our.ips[serverPod]); err != nil {

@@ -20,6 +20,11 @@
 //	host       from a process of the node to a ClusterIP (socket level in bothy)
 //	nodeport   from outside to a node port
 //	pod6, service6  the first two with IPv6
+//	node       from the client's pod to a pod of another node on the same link
+//	nodeservice  from the client's pod to a ClusterIP whose endpoint is that pod
+//
+// The second node is a worker of ours, or a second router; a bridge of this machine joins either pair. With
+// -encapsulate all pairs wrap what they send each other in vxlan.
 //
 // The metric is CPU time per operation of client and server together, both pinned to
 // one CPU: it hardly depends on what else the machine does. Every round measures
@@ -29,7 +34,7 @@
 // Run it with `make bench-net`, on a machine that does nothing else. It needs root.
 //
 // Map: options.go, bench.go (the order of things), ours.go and peer.go (the sides),
-// router.go (namespaces), netload.go and netload/ (load), objects.go (Services), packets.go,
+// router.go (namespaces), far.go (second nodes), netload.go and netload/ (load), objects.go (Services), packets.go,
 // effect.go, scale.go (what is measured), budgets.go and report.go.
 package main
 

@@ -103,11 +103,28 @@ func (n netload) startServers(s *side) (err error) {
 			return err
 		}
 	}
+	if err := n.startFarServers(s); err != nil {
+		return err
+	}
 	if s.pods[otherPod] == nil || s.shift > 0 {
 		return nil
 	}
 	_, err = n.serve(server{ns: s.pods[otherPod], test: "crr", id: "o"}, &s.close)
 	return err
+}
+
+// startFarServers starts those on the other node, if the side has one.
+func (n netload) startFarServers(s *side) (err error) {
+	if s.pods[farPod] == nil || s.shift > 0 {
+		return nil
+	}
+	s.farServers = map[string]int{}
+	for test := range loads {
+		if s.farServers[test], err = n.serve(server{ns: s.pods[farPod], test: test, id: "f"}, &s.close); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // sample is one measurement. Times are in microseconds.

@@ -34,7 +34,7 @@ spec:
   egress: [{to: [{podSelector: {}}]}]
 `
 
-func podOf(role string) string {
+func podOf(role, node string) string {
 	return fmt.Sprintf(`
 ---
 apiVersion: v1
@@ -42,19 +42,23 @@ kind: Pod
 metadata: {name: %[1]s, labels: {app: %[1]s}}
 spec:
   terminationGracePeriodSeconds: 1
+  nodeSelector: {kubernetes.io/hostname: %[2]s}
   containers: [{name: toolbox, image: "bothy.local/toolbox:1", args: [sleep]}]
-`, role)
+`, role, node)
 }
 
 // createPods makes the pods of our side.
 func (s *site) createPods(ctx context.Context) error {
 	manifest := podManifest
 	for _, role := range roles {
-		manifest += podOf(role)
+		manifest += podOf(role, s.node.Name)
+	}
+	if s.node.Workers > 0 {
+		manifest += podOf(farPod, s.node.Worker(1).Name)
 	}
 	return errors.Join(
 		apply(ctx, s.kubectl, manifest),
-		apply(ctx, s.kubectl.In(openNamespace), podOf(clientPod)+podOf(serverPod)),
+		apply(ctx, s.kubectl.In(openNamespace), podOf(clientPod, s.node.Name)+podOf(serverPod, s.node.Name)),
 	)
 }
 
@@ -72,6 +76,8 @@ const (
 	measured  = "measured"  // all tests, and a node port
 	measured6 = "measured6" // the same for IPv6
 	moving    = "moving"    // moves from one server to another
+
+	measuredFar = "measured-far" // its endpoint is on another node
 )
 
 // target is how a Service is reached.

@@ -25,22 +25,25 @@ const (
 	toNodePort = "nodeport"
 	toPod6     = "pod6"
 	toService6 = "service6"
+
+	toNode        = "node"
+	toNodeService = "nodeservice"
 )
 
 // waysOf are the paths that a side has.
 var waysOf = map[string][]string{
 	loopback: {toPod, toPod6},
-	routed:   {toPod, fromHost, toPod6},
-	nftables: {toPod, toService, fromHost, toNodePort},
-	iptables: {toPod, toService, fromHost, toNodePort},
-	ours:     {toPod, toService, fromHost, toNodePort, toPod6, toService6},
+	routed:   {toPod, fromHost, toPod6, toNode},
+	nftables: {toPod, toService, fromHost, toNodePort, toNode, toNodeService},
+	iptables: {toPod, toService, fromHost, toNodePort, toNode, toNodeService},
+	ours:     {toPod, toService, fromHost, toNodePort, toPod6, toService6, toNode, toNodeService},
 	open:     {toPod},
 	spliced:  {toPod, toService},
 }
 
 var (
 	allSides    = []string{loopback, routed, nftables, iptables, ours, open, spliced}
-	allPaths    = []string{toPod, toService, fromHost, toNodePort, toPod6, toService6}
+	allPaths    = []string{toPod, toService, fromHost, toNodePort, toPod6, toService6, toNode, toNodeService}
 	allTests    = []string{"rr", "crr", "udp", "stream"}
 	allMeasures = []string{"packets", "effect", "scale"}
 )
@@ -52,6 +55,8 @@ type options struct {
 	rounds  int
 	seconds float64
 	cpu     int
+
+	encapsulate bool
 
 	updates            int
 	services, backends int
@@ -71,6 +76,7 @@ func parseOptions() (options, error) {
 	flag.IntVar(&o.rounds, "rounds", 7, "times that everything is measured, for each number of Services")
 	flag.Float64Var(&o.seconds, "seconds", 0.5, "length of one measurement")
 	flag.IntVar(&o.cpu, "cpu", runtime.NumCPU()-1, "the CPU that client and server share")
+	flag.BoolVar(&o.encapsulate, "encapsulate", false, "have the nodes of every side wrap what they send each other")
 	flag.IntVar(&o.updates, "updates", 100, "updates of an EndpointSlice, for each number of Services; a fifth of it with kube-proxy")
 	flag.IntVar(&o.services, "services", 10000, "Services of the measurement of scale")
 	flag.IntVar(&o.backends, "backends", 10, "endpoints of each of them")
@@ -108,4 +114,10 @@ func parseOptions() (options, error) {
 }
 
 func (o *options) measure(name string) bool { return slices.Contains(o.measures, name) }
-func (o *options) side(name string) bool    { return slices.Contains(o.sides, name) }
+
+// far says that something is measured between nodes.
+func (o *options) far() bool {
+	return o.measure("packets") && (slices.Contains(o.paths, toNode) || slices.Contains(o.paths, toNodeService))
+}
+
+func (o *options) side(name string) bool { return slices.Contains(o.sides, name) }

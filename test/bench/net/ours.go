@@ -33,7 +33,7 @@ var siteFiles = map[string]string{
 apiVersion: bothy.dev/v1alpha1
 kind: Cluster
 metadata: {name: default}
-spec: {network: {spliceNamespaces: [bench]}}
+spec: {network: {spliceNamespaces: [bench], encapsulation: ENCAPSULATION}}
 `,
 	"site.yaml": `
 apiVersion: v1
@@ -46,12 +46,17 @@ metadata: {name: bench-open}
 `,
 }
 
-func startSite(ctx context.Context, paths cluster.Paths, dir string) (*site, error) {
+func startSite(ctx context.Context, paths cluster.Paths, dir string, o options) (*site, error) {
+	encapsulation := "CrossSubnet"
+	if o.encapsulate {
+		encapsulation = "Always"
+	}
 	template := filepath.Join(dir, "template", "clusters", "default")
 	if err := os.MkdirAll(template, 0o755); err != nil {
 		return nil, err
 	}
 	for name, content := range siteFiles {
+		content = strings.Replace(content, "ENCAPSULATION", encapsulation, 1)
 		if err := os.WriteFile(filepath.Join(template, name), []byte(content), 0o644); err != nil {
 			return nil, err
 		}
@@ -66,6 +71,10 @@ func startSite(ctx context.Context, paths cluster.Paths, dir string) (*site, err
 		Paths: paths, Name: "benchnet", State: filepath.Join(dir, "state"),
 		Args: []string{"--repo", "file://" + bare, "--trust-root", filepath.Join(tree, "trust", "root.yaml")},
 	}}
+	if o.far() {
+		s.node.Workers = 1
+		s.node.Args = append(s.node.Args, "--enrol-in", tree)
+	}
 	return s, s.start(ctx)
 }
 
@@ -113,6 +122,11 @@ func (s *site) side(ctx context.Context) (out *side, err error) {
 	out.nodeIP, _, _ = strings.Cut(addresses, " ") // the first is IPv4's
 	if err := s.enterPods(ctx, s.kubectl, out, roles...); err != nil {
 		return out, err
+	}
+	if s.node.Workers > 0 {
+		if err := s.enterPods(ctx, s.kubectl, out, farPod); err != nil {
+			return out, err
+		}
 	}
 	return out, out.tune()
 }

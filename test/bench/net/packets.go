@@ -50,8 +50,10 @@ func (b *bench) due(c cell, n int) bool {
 	switch {
 	case c.side.name == spliced && c.test == "udp":
 		return false // there are no connections to splice
-	case c.side.name == loopback, c.side.name == open, c.side.name == spliced, c.path == toPod6, c.path == toService6:
+	case c.side.name == loopback, c.side.name == open, c.side.name == spliced, c.path == toPod6, c.path == toService6, c.path == toNode:
 		return fewest
+	case c.path == toNodeService:
+		return fewest || most && c.test == "crr"
 	case c.test == "udp", c.test == "stream":
 		return fewest || most
 	default:
@@ -82,15 +84,25 @@ func (b *bench) packets(ctx context.Context, n int) error {
 func (b *bench) once(ctx context.Context, c cell) (sample, error) {
 	ns, cgroup, address, port := b.way(c)
 	server := c.side.servers[c.test]
-	if c.path == toPod6 || c.path == toService6 {
+	switch c.path {
+	case toPod6, toService6:
 		server = c.side.servers6[c.test]
+	case toNode, toNodeService:
+		server = c.side.farServers[c.test]
 	}
 	return b.load.client(ctx, ns, cgroup, portsOf(c.path), c.test, address, port, b.seconds, server)
 }
 
-// portsOf gives each path source ports of its own; see netload.c.
+// portsOf gives each path source ports of its own; see netload.c. The paths between nodes end in another pod than those
+// of IPv6 and are of the other family: they can have the same.
 func portsOf(path string) string {
 	const first, each = 10240, 9000
+	switch path {
+	case toNode:
+		path = toPod6
+	case toNodeService:
+		path = toService6
+	}
 	low := first + each*slices.Index(allPaths, path)
 	return fmt.Sprintf("%d-%d", low, low+each-1)
 }
@@ -105,6 +117,10 @@ func (b *bench) way(c cell) (from *cluster.Namespace, cgroup, address string, po
 		return s.pods[clientPod], s.podCgroup, s.ips6[serverPod], port
 	case toService6:
 		return s.pods[clientPod], s.podCgroup, b.target6.clusterIP, port
+	case toNode:
+		return s.pods[clientPod], s.podCgroup, s.ips[farPod], port
+	case toNodeService:
+		return s.pods[clientPod], s.podCgroup, b.distant.clusterIP, port
 	case fromHost:
 		if s.process == nil { // knows no Services
 			return s.node, s.cgroup, s.ips[serverPod], port

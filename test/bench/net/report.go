@@ -96,6 +96,13 @@ func (r *report) print(w io.Writer) {
 	for _, p := range r.options.paths {
 		r.printPath(w, p)
 	}
+	if r.options.far() {
+		way := "go as they are"
+		if r.options.encapsulate {
+			way = "are wrapped in vxlan, on all sides"
+		}
+		fmt.Fprintf(w, "\nBetween nodes, packets %s.\n", way)
+	}
 	if len(r.Effects) > 0 {
 		fmt.Fprint(w, "\nFrom the API server's answer to an update of an EndpointSlice, milliseconds, to the first connection to the new server and\n"+
 			"to the begin of the last connection to the old one; a client connects every millisecond.\n\n")
@@ -118,6 +125,9 @@ var pathTitles = map[string]string{
 	toNodePort: "From outside to a node port",
 	toPod6:     "From a pod to a pod's IPv6 address",
 	toService6: "From a pod to an IPv6 ClusterIP",
+
+	toNode:        "From a pod to the address of a pod of another node",
+	toNodeService: "From a pod to a ClusterIP whose endpoint is on another node",
 }
 
 var testTitles = map[string]string{"rr": "TCP_RR", "crr": "TCP_CRR", "udp": "UDP_RR", "stream": "TCP_STREAM, 128 KiB"}

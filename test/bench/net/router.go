@@ -19,6 +19,7 @@ const (
 	clientPod = "client"
 	serverPod = "server"
 	otherPod  = "other" // another server, to which a Service moves
+	farPod    = "far"   // a server on another node, which not every side has
 )
 
 var roles = []string{clientPod, serverPod, otherPod}
@@ -38,8 +39,8 @@ type side struct {
 	podCgroup string
 	// shift is added to the ports of the servers: another side has its own in the same pods.
 	shift int32
-	// servers in the pod "server" by test, for each family.
-	servers, servers6 map[string]int
+	// servers in the pod "server" by test, for each family, and in the pod "far".
+	servers, servers6, farServers map[string]int
 	// pause and resume what keeps the rules true to the API.
 	pause, resume func() error
 	// usage names the process that does so.

@@ -38,7 +38,7 @@ metadata: {name: default}
 spec:
   network:
     loadBalancer:
-      pools: [{name: lan, addresses: ["203.0.113.16/28"]}]
+      pools: [{name: lan, addresses: ["203.0.113.16/28", "2001:db8:113::10/124"]}]
 `
 
 // join starts both nodes, commits what `bothy up` asks for, and waits until both are Ready.
@@ -219,7 +219,8 @@ func (c *two) routeTo(t *testing.T, address string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dst := &net.IPNet{IP: net.ParseIP(address).To4(), Mask: net.CIDRMask(32, 32)}
+	addr := netip.MustParseAddr(address)
+	dst := &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(addr.BitLen(), addr.BitLen())}
 	if err := netlink.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: dst, Scope: netlink.SCOPE_LINK}); err != nil {
 		t.Fatal(err)
 	}

@@ -35,6 +35,8 @@ func TestTwoNodes(t *testing.T) {
 	t.Run("volumes are on the node of their pod", c.volumes)
 	t.Run("flows name pods of the other node", c.flows)
 	t.Run("agents are killed under load", c.kills)
+	t.Run("packets between the nodes are wrapped", c.tunnelled)
+	t.Run("a load balancer's addresses leave a node that is dead", c.failOver)
 	t.Run("a second bothy up finds them", func(t *testing.T) { c.cp.Run(t, c.cp.UpCommandArgs()...) })
 	t.Run("a machine leaves, and comes back", c.leave)
 }
@@ -310,6 +312,7 @@ func (c *two) leave(t *testing.T) {
 		t.Errorf("the worker's kubelet reads all Secrets: %v %s", err, out)
 	}
 	addresses := c.balancers(t)
+	defer c.k.Run(t, "delete", "service", "-l", "balanced")
 
 	file := filepath.Join(c.repo.Path, "machines", c.worker.Name+".yaml")
 	machine := c.repo.Read(t, file)
@@ -369,16 +372,20 @@ func (c *two) balancers(t *testing.T) []string {
 	for i := range count {
 		name := fmt.Sprintf("balanced-%d", i)
 		c.k.Apply(t, service(name, "a", `"type": "LoadBalancer", "ipFamilies": ["IPv4"],`))
+		c.k.Run(t, "label", "service", name, "balanced=")
 	}
+	families := len(c.addresses(t, "a"))
 	for i := range count {
 		cluster.Eventually(t, patience, "the Services to have addresses", func() error {
-			ip, err := c.k.Field(t.Context(), fmt.Sprintf("service/balanced-%d", i), "{.status.loadBalancer.ingress[0].ip}")
-			if err == nil && ip == "" {
-				err = errors.New("none")
+			ips, err := c.k.Field(t.Context(), fmt.Sprintf("service/balanced-%d", i), "{.status.loadBalancer.ingress[*].ip}")
+			if err == nil && len(strings.Fields(ips)) != families {
+				err = fmt.Errorf("%q, want %d", ips, families)
 			}
 			if err == nil {
-				c.routeTo(t, ip)
-				out = append(out, ip)
+				for ip := range strings.FieldsSeq(ips) {
+					c.routeTo(t, ip)
+					out = append(out, ip)
+				}
 			}
 			return err
 		})

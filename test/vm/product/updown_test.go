@@ -40,6 +40,10 @@ func TestUpServesAndDownLeavesNothing(t *testing.T) {
 		names = "6.1 6.12"
 	}
 	repo := cluster.RepoFrom(t, filepath.Join(lab.Paths.Root, "examples", "repo"), false)
+	// The programs for it are the most demanding ones of a kernel.
+	const settings = "clusters/default/cluster.yaml"
+	repo.Write(t, settings, strings.Replace(repo.Read(t, settings), "  network:\n", "  network:\n    spliceNamespaces: [hello]\n", 1))
+	repo.Push(t, "Splice connections between pods", cluster.Signed)
 	for kernel := range strings.FieldsSeq(names) {
 		t.Run(kernel, func(t *testing.T) {
 			m := lab.Boot(t, vm.Spec{
@@ -94,6 +98,7 @@ func upAndDown(t *testing.T, m *vm.Machine, repo *cluster.Repo) {
 	}
 	status := bothy(t, m, m.Scale(downTakes), "status")
 	t.Logf("bothy status:\n%s", status)
+	attached(t, m)
 	reportRestarts(t, m)
 	t.Logf("kernel modules in use: %s", m.Output(t, "sh", "-c", "lsmod | cut -d' ' -f1 | sort | xargs"))
 	during := lines(m.Output(t, inspect))
@@ -112,6 +117,28 @@ func upAndDown(t *testing.T, m *vm.Machine, repo *cluster.Repo) {
 	})
 	if out := m.Output(t, "sh", "-c", "ls -d "+stateDir+" 2>/dev/null || true"); out != "" {
 		t.Errorf("the purged state directory is still there: %s", out)
+	}
+}
+
+// attached asserts that all of the dataplane is in force, whatever way of attaching the kernel has.
+func attached(t *testing.T, m *vm.Machine) {
+	t.Helper()
+	var status struct {
+		Backend  string
+		Attached []string
+		Problems []any
+	}
+	if err := json.Unmarshal([]byte(bothy(t, m, m.Scale(downTakes)+slack, "net", "status", "-o", "json")), &status); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("attached by %s: %v", status.Backend, status.Attached)
+	for _, name := range []string{"eth0-ingress", "eth0-egress", "cgroup-connect4", "cgroup-splice4", "cgroup-splice6"} {
+		if !slices.Contains(status.Attached, name) {
+			t.Errorf("%s is not attached: %v, problems %v", name, status.Attached, status.Problems)
+		}
+	}
+	if !slices.ContainsFunc(status.Attached, func(s string) bool { return strings.HasPrefix(s, "pod") && strings.HasSuffix(s, "-ingress") }) {
+		t.Errorf("no pod's interface has programs: %v", status.Attached)
 	}
 }
 
