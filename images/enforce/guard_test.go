@@ -504,7 +504,7 @@ func TestPulls(t *testing.T) {
 	if j := judge("good", good); j.ok || !strings.Contains(j.reason, "has no signature") {
 		t.Errorf("without a registry: %+v", j)
 	}
-	s.cfg.Registry = func(context.Context, string) (cosign.Repository, error) { return cosign.Remote(r), nil }
+	s.cfg.Sources = []Source{beside{nil}, beside{cosign.Remote(r)}}
 	if j := judge("good", good); !j.ok {
 		t.Errorf("%+v", j)
 	}
@@ -514,13 +514,27 @@ func TestPulls(t *testing.T) {
 	if j := judge("good", bad); j.ok {
 		t.Error("a tag that was moved after signing is pulled")
 	}
-	s.cfg.Registry = func(context.Context, string) (cosign.Repository, error) { return nil, errors.New("unplugged") }
+	s.cfg.Sources = []Source{beside{nil}}
 	if j := judge("good", good); !j.ok {
 		t.Errorf("signatures were not kept: %+v", j)
 	}
 	if j := judge("bad", bad); j.ok || !strings.Contains(j.reason, "unplugged") {
 		t.Errorf("%+v", j)
 	}
+}
+
+// beside is a source of signatures; without a repository it is unplugged.
+type beside struct{ cosign.Repository }
+
+func (b beside) Collect(ctx context.Context, _, digest string) (*cosign.Signatures, error) {
+	if b.Repository == nil {
+		return nil, errors.New("unplugged")
+	}
+	return cosign.Collect(ctx, b.Repository, digest)
+}
+
+func (b beside) Manifest(ctx context.Context, _, digest string) ([]byte, error) {
+	return b.Repository.Manifest(ctx, digest)
 }
 
 type judgement struct {
