@@ -624,3 +624,30 @@ func must(t testing.TB, err error) {
 		t.Fatal(err)
 	}
 }
+
+// BenchmarkPull is what the policy adds to a pull, beside asking a registry for signatures: of an image that was judged
+// before, and of one whose signatures are here.
+func BenchmarkPull(b *testing.B) {
+	s := newSite(b)
+	good, _ := s.manifest("good")
+	s.sign(good)
+	verifier := &pulls{guard: s.Guard}
+	judge := func() {
+		j, err := verifier.VerifyImage(s.ctx, "example.org/good:1", good)
+		must(b, err)
+		if !j.OK {
+			b.Fatal(j.Reason)
+		}
+	}
+	b.Run("cached", func(b *testing.B) {
+		for b.Loop() {
+			judge()
+		}
+	})
+	b.Run("cold", func(b *testing.B) {
+		for b.Loop() {
+			s.cfg.Gate = gate.New(gate.Config{File: filepath.Join(s.dir, "policy.json"), Signatures: s.store, Log: slog.New(slog.DiscardHandler)})
+			judge()
+		}
+	})
+}
