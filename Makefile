@@ -232,8 +232,9 @@ test-chaos: build images build/test-images/index.json $(BIN)/kubectl ## kill -9 
 	CHAOS_RECONCILES=200 go test -count=1 -v -parallel 4 -timeout 20m -run Killed ./test/cluster/chaos
 
 .PHONY: bench-images
-bench-images: ## What the image policy costs at admission and per container, first judgement and later ones.
+bench-images: ## What the image policy costs at admission, pull and per container, first judgement and later ones; import beside `ctr images import`.
 	go test -run '^$$' -bench . ./images/verify ./images/gate ./images/enforce
+	go test -run '^$$' -bench Import -benchtime 5x ./images
 
 FUZZTIME ?= 30s
 

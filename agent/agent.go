@@ -44,7 +44,7 @@ type hall struct {
 	// identity makes, or reads, the machine's key when it is first asked for.
 	identity func() (*identity.Identity, error)
 	machines *machines
-	// rosterFile is what the API server goes by.
+	// rosterFile is what the API server, and whoever gives images to other nodes, goes by.
 	rosterFile *roster.Reader
 
 	mu sync.Mutex
@@ -111,7 +111,7 @@ func newHall(env *boot.Environment, log *slog.Logger) (*hall, error) {
 	h.rosterFile = roster.NewReader(h.paths.Roster())
 	h.machines = newMachines(log, env.Name, h.paths.Kubeconfig(machineIdentity))
 	components := []supervise.Component{
-		memoryComponent(), h.statusComponent(), h.siteComponent(), h.pinsComponent(), h.milestoneComponent(), h.identityComponent(), h.enrolmentComponent(),
+		memoryComponent(), h.statusComponent(), h.siteComponent(), h.pinsComponent(), h.siblingsComponent(), h.milestoneComponent(), h.identityComponent(), h.enrolmentComponent(),
 	}
 	components = append(components, h.reconciler.Components()...)
 	h.outer, err = supervise.New(log, components...)

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -12,16 +13,17 @@ import (
 	"slices"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/bothy-os/bothy/images/enforce"
 	"github.com/bothy-os/bothy/images/gate"
 	"github.com/bothy-os/bothy/images/layout"
+	"github.com/bothy-os/bothy/images/peer"
 	"github.com/bothy-os/bothy/images/policy"
+	"github.com/bothy-os/bothy/images/registry"
 	"github.com/bothy-os/bothy/images/signatures"
 	"github.com/bothy-os/bothy/images/verify"
-	"github.com/bothy-os/bothy/internal/cosign"
 	"github.com/bothy-os/bothy/node"
 	"github.com/bothy-os/bothy/os/boot"
 	"github.com/bothy-os/bothy/reconciler"
@@ -95,25 +97,49 @@ func enforceImagePolicy(ctx context.Context, snap *reconciler.Snapshot) error {
 
 // imageGuard is the image policy inside bothy kube.
 type imageGuard struct {
-	gate  *gate.Gate
-	guard *enforce.Guard
+	gate     *gate.Gate
+	guard    *enforce.Guard
+	siblings *peer.Siblings
 }
 
 func newImageGuard(c *KubeConfig, log *slog.Logger) imageGuard {
-	g := gate.New(gateConfig(withStore(c.ImageLayouts), log.With("wing", "images")))
-	return imageGuard{gate: g, guard: enforce.New(enforce.Config{
+	log = log.With("wing", "images")
+	g := gate.New(gateConfig(withStore(c.ImageLayouts), log))
+	siblings := newSiblings(c, log)
+	return imageGuard{gate: g, siblings: siblings, guard: enforce.New(enforce.Config{
 		Gate: g, Root: filepath.Join(boot.StateDir, "containerd"), Shim: filepath.Join(c.BinDir, "containerd-shim-runc-v2"), Runc: filepath.Join(c.BinDir, "runc"),
-		Registry: signaturesBeside,
+		Sources: []enforce.Source{siblings, &signatures.Registries{Client: func(ctx context.Context) (*registry.Client, error) { return newRegistryClient(ctx, log) }}},
+		Fetch:   siblings.Fetch,
 	})}
 }
 
-// signaturesBeside reads signatures from the repository of the image.
-func signaturesBeside(_ context.Context, image string) (cosign.Repository, error) {
-	ref, err := name.ParseReference(image)
-	if err != nil {
+const (
+	// kubeletCredentials is where the kubelet looks for credentials that pods do not bring: in the format of docker's
+	// config.json, in its own directory.
+	kubeletCredentials = "/var/lib/kubelet/config.json"
+	// signatureAttempts and signatureWait are for signatures beside an image that is pulled at this moment: whoever
+	// pulls tries again, too.
+	signatureAttempts = 3
+	signatureWait     = 500 * time.Millisecond
+)
+
+// registriesDir has the settings of registries, in the form that containerd's documentation describes.
+var registriesDir = filepath.Join(imagesDir, "registries")
+
+// newRegistryClient reads registries where containerd does, with the node's credentials.
+func newRegistryClient(ctx context.Context, log *slog.Logger) (*registry.Client, error) {
+	cfg := registry.Config{
+		Keychain: authn.NewMultiKeychain(), Places: registry.ContainerdHosts(ctx, registriesDir),
+		Attempts: signatureAttempts, Wait: signatureWait, Log: log,
+	}
+	credentials, err := registry.CredentialsFile(kubeletCredentials)
+	switch {
+	case err == nil:
+		cfg.Keychain = credentials
+	case !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	}
-	return cosign.Remote(ref.Context()), nil
+	return registry.New(cfg), nil
 }
 
 // judgeImport is asked by the importer.

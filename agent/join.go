@@ -46,12 +46,10 @@ func (h *hall) newKeeper(s *site, nodeIPs []netip.Addr) (*join.Keeper, error) {
 // enrol notes whom the accepted commit makes part of the cluster. It comes before anything else that a commit does, so that
 // a machine that leaves is cut off first.
 func (h *hall) enrol(s *site) error {
-	if !s.machine.IsWorker() {
-		now, err := h.rosterFile.Read()
-		if same := err == nil && reflect.DeepEqual(now, s.members); !same {
-			if err := s.members.Write(h.paths.Roster()); err != nil {
-				return fmt.Errorf("write the list of enrolled machines: %w", err)
-			}
+	now, err := h.rosterFile.Read()
+	if same := err == nil && reflect.DeepEqual(now, s.members); !same {
+		if err := s.members.Write(h.paths.Roster()); err != nil {
+			return fmt.Errorf("write the list of enrolled machines: %w", err)
 		}
 	}
 	h.mu.Lock()

@@ -89,7 +89,8 @@ func newKube(config *KubeConfig, log *slog.Logger) (*kubeProcess, error) {
 	images.GuardLayers(layer.Limits{})
 	im := images.New(images.Config{
 		Socket: k.node.ContainerdSocket(), Layouts: config.ImageLayouts, First: node.SandboxImage, Store: nodeImages(),
-		Judge: k.guard.judgeImport, JudgedBy: filepath.Base(imagePolicyFile), After: []string{node.Containerd}, Log: log.With("wing", "images"),
+		Mirror: newMirror(config, k.guard),
+		Judge:  k.guard.judgeImport, JudgedBy: filepath.Base(imagePolicyFile), After: []string{node.Containerd}, Log: log.With("wing", "images"),
 	})
 	k.images = im
 	components := []supervise.Component{k.statusComponent(), memoryComponent()}

@@ -77,6 +77,9 @@ type Status struct {
 	Denied map[string]string `json:"denied,omitempty"`
 	// Stored are "name@digest" of the images of the store that are ready to run.
 	Stored []string `json:"stored,omitempty"`
+	// Index is the digest of the store's index that the last run went by: what was
+	// said before is about another.
+	Index string `json:"index,omitempty"`
 	// Took is how long the last run needed, in nanoseconds.
 	Took time.Duration `json:"took"`
 }
@@ -206,6 +209,7 @@ func (im *Images) importStore(ctx context.Context, target *target, st *Status) (
 		st.Failed[im.cfg.Store.Dir()] = err.Error()
 		return nil, err
 	}
+	st.Index = index.Digest.String()
 	names := map[string]bool{}
 	for _, img := range index.Images {
 		names[img.Name] = true

@@ -13,10 +13,10 @@ import (
 func newImage(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "image",
-		Short:   "Build, carry, keep and verify container images without a daemon or a registry",
+		Short:   "Build, sign, carry, keep and verify container images without a daemon or a registry",
 		GroupID: "repo",
 	}
-	cmd.AddCommand(newImageBuild(o), newImageList(o), newImageImport(o), newImageCheck(o), newImageExport(o), newImagePrune(o), newImageVerify(o))
+	cmd.AddCommand(newImageBuild(o), newImageSign(o), newImageList(o), newImageImport(o), newImageCheck(o), newImageExport(o), newImagePrune(o), newImageVerify(o))
 	return cmd
 }
 

@@ -80,8 +80,8 @@ func (o *options) awaitImages(ctx context.Context, all []store.Imported, timeout
 	var problem error
 	client := agent.NewClient(n.Path(boot.AgentSocket))
 	err = client.Follow(ctx, func(st *agent.Status) bool {
-		if st.Imports == nil {
-			return true
+		if now, err := storeOf(o.state).Open(); st.Imports == nil || err == nil && now.Digest.String() != st.Imports.Index {
+			return true // the node has not looked since
 		}
 		missing := 0
 		for name, digest := range wanted {

@@ -530,3 +530,49 @@ func TestKeeper(t *testing.T) {
 		t.Errorf("kubeconfig:\n%s", data)
 	}
 }
+
+// What a node shows to others is worth what the commit says of its machine at that moment.
+func TestObjectionToANodesCertificate(t *testing.T) {
+	s, id := newSite(t), newIdentity(t)
+	s.enrol("w", v1alpha1.RoleWorker, id.Fingerprint())
+	answer, err := s.ask(id, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	worker, part := certificate(t, answer.Certificates[pki.Kubelet]), certificate(t, answer.Certificates["netdata"])
+	node := func(name, uid string) *x509.Certificate {
+		c := &x509.Certificate{Subject: pkix.Name{CommonName: "system:node:" + name, Organization: []string{"system:nodes"}}}
+		if uid != "" {
+			c.Subject.Names = []pkix.AttributeTypeAndValue{{Type: worker.Subject.Names[len(worker.Subject.Names)-1].Type, Value: uid}}
+		}
+		return c
+	}
+	for i, n := range worker.Subject.Names {
+		if n.Value == id.Fingerprint() { // the attribute that holds it is the last for node
+			worker.Subject.Names[i], worker.Subject.Names[len(worker.Subject.Names)-1] = worker.Subject.Names[len(worker.Subject.Names)-1], n
+		}
+	}
+	members := func(identity string, isWorker bool) roster.Roster {
+		return roster.Roster{Members: []roster.Member{{Name: "cp", Identity: "cp-key"}, {Name: "w", Identity: identity, Worker: isWorker}}}
+	}
+	for _, c := range []struct {
+		what    string
+		members roster.Roster
+		cert    *x509.Certificate
+		want    string
+	}{
+		{"a worker", members(id.Fingerprint(), true), worker, ""},
+		{"the control plane, whose certificates name no identity", members("", true), node("cp", ""), ""},
+		{"a worker that left", roster.Roster{}, worker, "machine w is not enrolled any more"},
+		{"a worker whose key was replaced", members("another", true), worker, "machine w has another identity now"},
+		{"a worker without identity", members(id.Fingerprint(), true), node("w", ""), "machine w has another identity now"},
+		{"a worker that calls itself the control plane", members(id.Fingerprint(), true), node("cp", id.Fingerprint()), "machine cp has another identity now"},
+		{"a part of a worker's agent", members(id.Fingerprint(), true), part, "not a node's"},
+		{"an administrator", members(id.Fingerprint(), true), &x509.Certificate{Subject: pkix.Name{CommonName: "system:node:w", Organization: []string{"system:masters"}}}, "not a node's"},
+	} {
+		err := Objection(c.members, c.cert)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", c.what, err, c.want)
+		}
+	}
+}

@@ -191,3 +191,14 @@ func earlier(a, b time.Time) time.Time {
 	}
 	return b
 }
+
+// UID is the user's UID that a certificate names: the identity of the machine that it
+// was given to, "" in those of the machine that has the CA.
+func UID(cert *x509.Certificate) string {
+	for _, n := range cert.Subject.Names {
+		if text, ok := n.Value.(string); ok && n.Type.Equal(uidOID) {
+			return text
+		}
+	}
+	return ""
+}

@@ -9,8 +9,12 @@
 // replaced atomically after the blobs it names are on disk, so a reader never
 // meets a half-written layout.
 //
+// Images of a layout can be signed where they are, by a key, in the form of
+// cosign.
+//
 // The package must not know containerd or registries.
 //
 // Map: build.go orchestrates; source.go turns a source into files; rootfs.go
-// turns files into a layer; write.go keeps the layout; list.go reads it back.
+// turns files into a layer; write.go keeps the layout; list.go reads it back;
+// sign.go attaches signatures.
 package build

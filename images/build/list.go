@@ -18,7 +18,7 @@ type Listed struct {
 	Problem string `json:"problem,omitempty"`
 }
 
-// List returns the images of the layout in layoutDir, checking every blob. A
+// List returns the images of the layout in layoutDir, without signatures, checking every blob. A
 // missing directory is reported as fs.ErrNotExist.
 func List(layoutDir string) ([]Listed, error) {
 	l, err := layout.Open(layoutDir)
@@ -27,6 +27,9 @@ func List(layoutDir string) ([]Listed, error) {
 	}
 	var out []Listed
 	for _, img := range l.Images {
+		if isSignature(img.Name) {
+			continue
+		}
 		entry := Listed{Name: img.Name, Digest: img.Descriptor.Digest.String()}
 		if err := l.Verify(img, "linux", runtime.GOARCH); err != nil {
 			entry.Problem = err.Error()

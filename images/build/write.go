@@ -76,12 +76,25 @@ func (w *writer) keepOnly(images []Image) error {
 	before := len(w.index.Manifests)
 	w.index.Manifests = slices.DeleteFunc(w.index.Manifests, func(d v1.Descriptor) bool {
 		name := d.Annotations[ocispec.AnnotationRefName]
-		return !slices.ContainsFunc(images, func(i Image) bool { return i.Name == name })
+		return !isSignature(name) && !slices.ContainsFunc(images, func(i Image) bool { return i.Name == name })
 	})
+	w.dropSignatures()
 	if len(w.index.Manifests) == before {
 		return nil
 	}
 	return w.save()
+}
+
+// dropSignatures drops those of digests that no image has any more.
+func (w *writer) dropSignatures() {
+	signed := map[string]bool{}
+	for _, d := range w.index.Manifests {
+		signed[d.Digest.Algorithm+"-"+d.Digest.Hex] = true
+	}
+	w.index.Manifests = slices.DeleteFunc(w.index.Manifests, func(d v1.Descriptor) bool {
+		m := attachment.FindStringSubmatch(d.Annotations[ocispec.AnnotationRefName])
+		return m != nil && !signed[m[1]]
+	})
 }
 
 // save writes the index and then removes the blobs nothing refers to any more.

@@ -115,6 +115,20 @@ func TestTheSameImagesGiveTheSameBytes(t *testing.T) {
 	}
 }
 
+// Not every tool writes into the index what an entry is.
+func TestWhatRefersToAnImageIsTakenWithoutItsType(t *testing.T) {
+	l := imagetest.New(t)
+	image := l.Image([]byte("x"))
+	l.Name("example.org/app:1", image)
+	referrer := l.Referrer(image, "application/vnd.test.signature", []byte("signature"))
+	referrer.ArtifactType = ""
+	l.Index.Manifests = append(l.Index.Manifests, referrer, l.Image([]byte("nobody names it")))
+	list, err := Create(t.Context(), Options{To: filepath.Join(t.TempDir(), "x.tar"), Images: []string{"example.org/app:1"}, Sources: []Source{sourceOf(t, l.Save().Dir)}})
+	if err != nil || len(list.Images) != 1 || list.Images[0].Attached != 1 {
+		t.Errorf("%+v, %v", list, err)
+	}
+}
+
 func TestFromARegistryWithSignaturesAndReferrers(t *testing.T) {
 	for what, referrers := range map[string]bool{"with referrers": true, "with tags for them": false} {
 		t.Run(what, func(t *testing.T) {

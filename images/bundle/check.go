@@ -37,7 +37,7 @@ func (i *Index) Needs() ([]Need, error) {
 	}
 	var out []Need
 	var errs []error
-	for _, img := range slices.Concat(i.Images, i.Artifacts) {
+	for _, img := range slices.Concat(i.Images, i.Artifacts, i.referring()) {
 		n := Need{Image: img, Git: img.Descriptor.ArtifactType == GitArtifact}
 		t, err := blobsOf(i.Layout, img.Descriptor, func(d ocispec.Descriptor) bool { return wants(platforms, d.Platform) })
 		if err == nil {
@@ -51,6 +51,16 @@ func (i *Index) Needs() ([]Need, error) {
 		out = append(out, n)
 	}
 	return out, errors.Join(errs...)
+}
+
+// referring are the entries that refer to an image and say so nowhere but in their
+// manifests.
+func (i *Index) referring() []layout.Image {
+	artifacts, subjects := i.Referring()
+	for n := range artifacts {
+		artifacts[n].Descriptor.Annotations = map[string]string{AnnotationSubject: subjects[n].String()}
+	}
+	return artifacts
 }
 
 // platformsFit compares what lists of images promise with what the images are.

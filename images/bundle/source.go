@@ -99,6 +99,12 @@ func (s layoutSource) Referrers(_ context.Context, _ string, subject digest.Dige
 			out = append(out, d)
 		}
 	}
+	artifacts, subjects := s.Referring()
+	for i, a := range artifacts {
+		if subjects[i] == subject {
+			out = append(out, a.Descriptor)
+		}
+	}
 	return out, nil
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/containerd/containerd/v2/plugins"
 	"github.com/containerd/containerd/v2/plugins/services"
 	"github.com/containerd/plugin"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/bothy-os/bothy/images/gate"
 	"github.com/bothy-os/bothy/internal/cosign"
@@ -35,9 +36,20 @@ type Config struct {
 	Root string
 	// Shim and Runc are the programs that run containers; no others may.
 	Shim, Runc string
-	// Registry reads the repository of an image, for signatures that are not here
-	// when it is pulled. Nil for a node without registries.
-	Registry func(ctx context.Context, image string) (cosign.Repository, error)
+	// Sources are asked in this order for signatures that are not here when an
+	// image is pulled, until it may be.
+	Sources []Source
+	// Fetch, if set, is asked to put the content of an image that may be pulled into
+	// containerd, as far as it can. What is missing then is containerd's to get.
+	Fetch func(ctx context.Context, store content.Store, image string, desc ocispec.Descriptor) error
+}
+
+// Source is where signatures of images are. What it says is believed in nothing.
+type Source interface {
+	// Collect returns what is attached to a digest of an image's repository.
+	Collect(ctx context.Context, image, digest string) (*cosign.Signatures, error)
+	// Manifest returns the manifest or index with a digest.
+	Manifest(ctx context.Context, image, digest string) ([]byte, error)
 }
 
 // Guard is the policy at work inside one containerd.

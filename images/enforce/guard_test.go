@@ -504,7 +504,7 @@ func TestPulls(t *testing.T) {
 	if j := judge("good", good); j.ok || !strings.Contains(j.reason, "has no signature") {
 		t.Errorf("without a registry: %+v", j)
 	}
-	s.cfg.Registry = func(context.Context, string) (cosign.Repository, error) { return cosign.Remote(r), nil }
+	s.cfg.Sources = []Source{beside{nil}, beside{cosign.Remote(r)}}
 	if j := judge("good", good); !j.ok {
 		t.Errorf("%+v", j)
 	}
@@ -514,13 +514,27 @@ func TestPulls(t *testing.T) {
 	if j := judge("good", bad); j.ok {
 		t.Error("a tag that was moved after signing is pulled")
 	}
-	s.cfg.Registry = func(context.Context, string) (cosign.Repository, error) { return nil, errors.New("unplugged") }
+	s.cfg.Sources = []Source{beside{nil}}
 	if j := judge("good", good); !j.ok {
 		t.Errorf("signatures were not kept: %+v", j)
 	}
 	if j := judge("bad", bad); j.ok || !strings.Contains(j.reason, "unplugged") {
 		t.Errorf("%+v", j)
 	}
+}
+
+// beside is a source of signatures; without a repository it is unplugged.
+type beside struct{ cosign.Repository }
+
+func (b beside) Collect(ctx context.Context, _, digest string) (*cosign.Signatures, error) {
+	if b.Repository == nil {
+		return nil, errors.New("unplugged")
+	}
+	return cosign.Collect(ctx, b.Repository, digest)
+}
+
+func (b beside) Manifest(ctx context.Context, _, digest string) ([]byte, error) {
+	return b.Repository.Manifest(ctx, digest)
 }
 
 type judgement struct {
@@ -609,4 +623,31 @@ func must(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// BenchmarkPull is what the policy adds to a pull, beside asking a registry for signatures: of an image that was judged
+// before, and of one whose signatures are here.
+func BenchmarkPull(b *testing.B) {
+	s := newSite(b)
+	good, _ := s.manifest("good")
+	s.sign(good)
+	verifier := &pulls{guard: s.Guard}
+	judge := func() {
+		j, err := verifier.VerifyImage(s.ctx, "example.org/good:1", good)
+		must(b, err)
+		if !j.OK {
+			b.Fatal(j.Reason)
+		}
+	}
+	b.Run("cached", func(b *testing.B) {
+		for b.Loop() {
+			judge()
+		}
+	})
+	b.Run("cold", func(b *testing.B) {
+		for b.Loop() {
+			s.cfg.Gate = gate.New(gate.Config{File: filepath.Join(s.dir, "policy.json"), Signatures: s.store, Log: slog.New(slog.DiscardHandler)})
+			judge()
+		}
+	})
 }

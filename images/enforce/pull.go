@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/pkg/imageverifier"
@@ -14,7 +15,6 @@ import (
 
 	"github.com/bothy-os/bothy/images/gate"
 	"github.com/bothy-os/bothy/images/verify"
-	"github.com/bothy-os/bothy/internal/cosign"
 )
 
 // pulls is asked by containerd before it pulls, when the name has been resolved
@@ -23,51 +23,67 @@ type pulls struct{ guard *Guard }
 
 var _ imageverifier.ImageVerifier = (*pulls)(nil)
 
-// VerifyImage judges what is to be pulled.
+// VerifyImage judges what is to be pulled, and gets what may be from where it is
+// quick to get.
 func (p *pulls) VerifyImage(ctx context.Context, name string, desc ocispec.Descriptor) (*imageverifier.Judgement, error) {
 	if err := p.guard.pulled(ctx, name, desc); err != nil {
 		return &imageverifier.Judgement{Reason: err.Error()}, nil //nolint:nilerr // the error is the judgement
 	}
+	if s := p.guard.stack.Load(); s != nil && p.guard.cfg.Fetch != nil {
+		_ = p.guard.cfg.Fetch(ctx, s.content, name, desc) // containerd gets what is missing, or says why not
+	}
 	return &imageverifier.Judgement{OK: true}, nil
 }
 
-// pulled first asks with what is here, then with what the registry has.
+// pulled first asks with what is here, then with what others have.
 func (g *Guard) pulled(ctx context.Context, name string, desc ocispec.Descriptor) error {
 	if !g.cfg.Gate.InForce() {
 		return nil
 	}
-	image := verify.Image{Name: name, Digests: []string{desc.Digest.String()}}
-	if v, err := g.cfg.Gate.Explain(image); err == nil && (v == nil || v.Allowed) || g.cfg.Registry == nil {
-		return g.cfg.Gate.Check(gate.Pull, image)
-	}
-	ways, err := g.fetch(ctx, name, desc)
-	if err == nil {
+	ways := []verify.Image{{Name: name, Digests: []string{desc.Digest.String()}}}
+	if g.passes(ways) || len(g.cfg.Sources) == 0 {
 		return g.cfg.Gate.CheckAny(gate.Pull, ways)
 	}
-	if denied := g.cfg.Gate.Check(gate.Pull, image); denied != nil {
-		return fmt.Errorf("%w; the registry was asked for signatures: %w", denied, err)
+	var problems []error
+	for _, source := range g.cfg.Sources {
+		found, err := g.fetch(ctx, source, name, desc)
+		if err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		if ways = found; g.passes(ways) {
+			break
+		}
 	}
-	return nil
+	denied := g.cfg.Gate.CheckAny(gate.Pull, ways)
+	if err := errors.Join(problems...); denied != nil && err != nil {
+		return fmt.Errorf("%w; elsewhere signatures could not be looked for: %w", denied, err)
+	}
+	return denied
+}
+
+// passes says whether an image may run in one of these ways, and counts nothing.
+func (g *Guard) passes(ways []verify.Image) bool {
+	return slices.ContainsFunc(ways, func(w verify.Image) bool {
+		v, err := g.cfg.Gate.Explain(w)
+		return err == nil && (v == nil || v.Allowed)
+	})
 }
 
 // fetch gets the signatures of an image and, if it is an index, of its manifests
 // for this machine, and keeps them: the container will be judged by them too. It
 // returns the ways in which the image could be allowed.
-func (g *Guard) fetch(ctx context.Context, name string, desc ocispec.Descriptor) ([]verify.Image, error) {
-	repository, err := g.cfg.Registry(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	if err := g.collect(ctx, repository, desc.Digest.String()); err != nil {
+func (g *Guard) fetch(ctx context.Context, source Source, name string, desc ocispec.Descriptor) ([]verify.Image, error) {
+	if err := g.collect(ctx, source, name, desc.Digest.String()); err != nil {
 		return nil, err
 	}
 	if !images.IsIndexType(desc.MediaType) {
 		return []verify.Image{{Name: name, Digests: []string{desc.Digest.String()}}}, nil
 	}
 	var out []verify.Image
-	children, err := manifestsHere(ctx, repository, desc.Digest)
+	children, err := manifestsHere(ctx, source, name, desc.Digest)
 	for _, c := range children {
-		if err := g.collect(ctx, repository, c); err != nil {
+		if err := g.collect(ctx, source, name, c); err != nil {
 			return nil, err
 		}
 		out = append(out, verify.Image{Name: name, Digests: []string{desc.Digest.String(), c}})
@@ -75,8 +91,8 @@ func (g *Guard) fetch(ctx context.Context, name string, desc ocispec.Descriptor)
 	return out, err
 }
 
-func (g *Guard) collect(ctx context.Context, repository cosign.Repository, of string) error {
-	found, err := cosign.Collect(ctx, repository, of)
+func (g *Guard) collect(ctx context.Context, source Source, name, of string) error {
+	found, err := source.Collect(ctx, name, of)
 	if found.Empty() {
 		return err
 	}
@@ -84,13 +100,13 @@ func (g *Guard) collect(ctx context.Context, repository cosign.Repository, of st
 }
 
 // manifestsHere lists the manifests of an index for this machine.
-func manifestsHere(ctx context.Context, repository cosign.Repository, of digest.Digest) ([]string, error) {
-	data, err := repository.Manifest(ctx, of.String())
+func manifestsHere(ctx context.Context, source Source, name string, of digest.Digest) ([]string, error) {
+	data, err := source.Manifest(ctx, name, of.String())
 	if err != nil {
 		return nil, err
 	}
 	if got := of.Algorithm().FromBytes(data); got != of {
-		return nil, fmt.Errorf("the registry sent %s instead of %s", got, of)
+		return nil, fmt.Errorf("a source sent %s instead of %s", got, of)
 	}
 	var index document
 	if err := json.Unmarshal(data, &index); err != nil {

@@ -122,7 +122,7 @@ func (g *Gate) Status() Status {
 
 // Try judges an image by a policy that is not in force.
 func (g *Gate) Try(p *policy.Policy, image verify.Image) verify.Verdict {
-	return verify.Judge(p, image, g.signatures)
+	return verify.Judge(p, image, g.Attached)
 }
 
 // InForce reports whether anything can be denied: false for a site without a
@@ -216,13 +216,14 @@ func (g *Gate) judge(f *inForce, image verify.Image) verify.Verdict {
 	if ok {
 		return v
 	}
-	v = verify.Judge(f.policy, image, g.signatures)
+	v = verify.Judge(f.policy, image, g.Attached)
 	g.remember(f, key, v)
 	return v
 }
 
-// signatures gathers what is attached to a digest, wherever it is.
-func (g *Gate) signatures(digest string) (*cosign.Signatures, error) {
+// Attached gathers what is attached to a digest, wherever it is on this node. It
+// proves nothing.
+func (g *Gate) Attached(digest string) (*cosign.Signatures, error) {
 	all := &cosign.Signatures{Digest: digest}
 	found, err := g.cfg.Signatures.Get(digest)
 	all.Merge(found)

@@ -22,12 +22,14 @@ const maxIndexSize = 8 << 20
 type Layout struct {
 	// Dir is the directory that holds index.json.
 	Dir string
-	// Images are the named images in the order of index.json. Descriptors
-	// without a name are not listed: nothing could refer to them.
+	// Images are the named images in the order of index.json.
 	Images []Image
 	// Artifacts are the other entries: signatures and attestations by the tags
 	// that cosign gives them, and what has an artifact type, named or not.
 	Artifacts []Image
+	// Unnamed are entries that have neither. [Layout.Referring] finds those among
+	// them that refer to an image: not every tool writes into the index what they are.
+	Unnamed []ocispec.Descriptor
 	// Annotations are those of the index itself.
 	Annotations map[string]string
 }
@@ -75,6 +77,7 @@ func FromIndex(dir string, index *ocispec.Index) (*Layout, error) {
 	for _, d := range index.Manifests {
 		name := d.Annotations[ocispec.AnnotationRefName]
 		if name == "" && !IsArtifact(d) {
+			l.Unnamed = append(l.Unnamed, d)
 			continue
 		}
 		if err := checkDescriptor(d); err != nil {
@@ -87,6 +90,45 @@ func FromIndex(dir string, index *ocispec.Index) (*Layout, error) {
 		l.Images = append(l.Images, Image{Name: name, Descriptor: d})
 	}
 	return l, nil
+}
+
+// maxReferring bounds the manifest of what refers to an image.
+const maxReferring = 1 << 20
+
+// Referring returns those of Unnamed, whose content must be on disk, that refer to a
+// manifest, with its digest as subject. What cannot be read is left out: nothing
+// names it.
+func (l *Layout) Referring() (artifacts []Image, subjects []digest.Digest) {
+	for _, d := range l.Unnamed {
+		if checkDescriptor(d) != nil || !IsManifest(d.MediaType) || d.Size > maxReferring {
+			continue
+		}
+		data, err := l.ReadBlob(d)
+		if err != nil {
+			continue
+		}
+		m, err := DecodeManifest(data, d)
+		if err != nil || m.Subject == nil {
+			continue
+		}
+		d.Annotations = nil
+		d.ArtifactType = artifactType(m)
+		artifacts, subjects = append(artifacts, Image{Descriptor: d}), append(subjects, m.Subject.Digest)
+	}
+	return artifacts, subjects
+}
+
+// artifactType is what a manifest that refers to another says it is, if not clearly.
+func artifactType(m *ocispec.Manifest) string {
+	for _, t := range []string{m.ArtifactType, m.Config.MediaType} {
+		if IsArtifact(ocispec.Descriptor{ArtifactType: t}) {
+			return t
+		}
+	}
+	if len(m.Layers) > 0 && m.Layers[0].MediaType != "" {
+		return m.Layers[0].MediaType
+	}
+	return ocispec.MediaTypeEmptyJSON
 }
 
 // Entries returns all descriptors of index.json, named or not: signatures of

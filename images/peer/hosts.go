@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -27,7 +26,7 @@ type Identity struct {
 }
 
 // WriteHosts makes containerd, whose directory of registries is dir, ask other
-// nodes, at addresses such as 10.0.0.2:5443, before a registry. containerd reads
+// nodes, at addresses such as 10.0.0.2:5443, in this order, before a registry. containerd reads
 // it anew for each pull. The settings of an operator for a registry, or for all,
 // stay as they are: then the nodes are not asked for its images. Without
 // addresses the file is removed. It reports whether the nodes will be asked.
@@ -50,9 +49,7 @@ func WriteHosts(dir string, addresses []string, id Identity) (bool, error) {
 func hosts(addresses []string, id Identity) []byte {
 	var b strings.Builder
 	b.WriteString(ours)
-	addresses = slices.Clone(addresses)
-	slices.Sort(addresses)
-	for _, a := range slices.Compact(addresses) {
+	for _, a := range addresses {
 		fmt.Fprintf(&b, "\n[host.%s]\n", strconv.Quote("https://"+a))
 		b.WriteString("  capabilities = [\"pull\", \"resolve\"]\n")
 		fmt.Fprintf(&b, "  ca = %s\n", strconv.Quote(id.CAFile))

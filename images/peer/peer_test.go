@@ -34,6 +34,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/bothy-os/bothy/images/internal/imagetest"
+	"github.com/bothy-os/bothy/internal/cosign"
 )
 
 const image = "registry.example.org/team/app:1"
@@ -109,6 +110,9 @@ type node struct {
 	names map[string]ocispec.Descriptor
 	reads atomic.Int32
 	addr  string
+	// signatures and enrolled are what the server asks.
+	signatures func(string) (*cosign.Signatures, error)
+	enrolled   func(*x509.Certificate) error
 }
 
 func (n *node) Find(_ context.Context, name string) (ocispec.Descriptor, error) {
@@ -129,11 +133,16 @@ func newNode(t *testing.T) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &node{Store: store, names: map[string]ocispec.Descriptor{}}
+	return &node{Store: store, names: map[string]ocispec.Descriptor{}, enrolled: func(*x509.Certificate) error { return nil }}
 }
 
 // serve starts the server of a node.
 func (n *node) serve(t *testing.T, config *tls.Config) {
+	t.Helper()
+	n.serveContent(t, config, n)
+}
+
+func (n *node) serveContent(t *testing.T, config *tls.Config, from Content) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -142,7 +151,9 @@ func (n *node) serve(t *testing.T, config *tls.Config) {
 	n.addr = l.Addr().String()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- (&Server{Images: n, Content: n, TLS: config}).Serve(ctx, l) }()
+	go func() {
+		ended <- (&Server{Images: n, Content: from, TLS: config, Enrolled: n.enrolled, Signatures: n.signatures}).Serve(ctx, l)
+	}()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -267,7 +278,7 @@ func TestOnlyEnrolledNodesAreAnswered(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := (&Server{Images: depot, Content: depot, TLS: bad}).Serve(t.Context(), l); !errors.Is(err, ErrOpen) {
+		if err := (&Server{Images: depot, Content: depot, TLS: bad, Enrolled: func(*x509.Certificate) error { return nil }}).Serve(t.Context(), l); !errors.Is(err, ErrOpen) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -318,11 +329,236 @@ func TestNothingButReading(t *testing.T) {
 	}
 }
 
+// corrupt is a node whose disk changes what it reads, but for manifests.
+type corrupt struct{ *node }
+
+func (c corrupt) ReaderAt(ctx context.Context, d ocispec.Descriptor) (content.ReaderAt, error) {
+	r, err := c.node.ReaderAt(ctx, d)
+	if err != nil || d.Size < 100_000 {
+		return r, err
+	}
+	return damaged{r}, nil
+}
+
+type damaged struct{ content.ReaderAt }
+
+func (d damaged) ReadAt(p []byte, off int64) (int, error) {
+	n, err := d.ReaderAt.ReadAt(p, off)
+	if n > 0 {
+		p[n-1] ^= 1
+	}
+	return n, err
+}
+
+// siblings are other nodes as a node asks them.
+func (s *site) siblings(t *testing.T, self string, nodes ...Node) *Siblings {
+	t.Helper()
+	dir := t.TempDir()
+	file := filepath.Join(dir, NodesFile)
+	if err := WriteNodes(file, nodes); err != nil {
+		t.Fatal(err)
+	}
+	id := s.identity(self)
+	sib := NewSiblings(SiblingsConfig{
+		Self: self, File: file, Registries: filepath.Join(dir, "registries"), Identity: id,
+		TLS: func() (*tls.Config, error) { return s.tls(id), nil },
+	})
+	if err := sib.Configure(); err != nil {
+		t.Fatal(err)
+	}
+	return sib
+}
+
+// hosts are the addresses that containerd asks.
+func (s *Siblings) hosts(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(s.cfg.Registries, "_default", "hosts.toml"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// Of three nodes the first is off, the second sends another layer, and the third is as it should be: the image
+// arrives whole, and who sent something wrong is not asked again.
+func TestWhatIsWrongIsAskedForElsewhere(t *testing.T) {
+	s := newSite(t)
+	good, bad, fresh := newNode(t), newNode(t), newNode(t)
+	desc, all := good.fill(t)
+	bad.fill(t)
+	good.serve(t, s.tls(s.identity("good")))
+	bad.serveContent(t, s.tls(s.identity("bad")), corrupt{bad})
+	sib := s.siblings(t, "b", Node{"a-good", good.addr}, Node{"c-off", "127.0.0.1:1"}, Node{"d-bad", bad.addr})
+	if h := sib.hosts(t); !strings.Contains(h, bad.addr) || strings.Index(h, bad.addr) > strings.Index(h, good.addr) {
+		t.Fatalf("the nodes after this one are not asked first:\n%s", h)
+	}
+	if err := sib.Fetch(t.Context(), fresh, image, desc); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range all {
+		if info, err := fresh.Info(t.Context(), d.Digest); err != nil || info.Size != d.Size {
+			t.Errorf("%s: %+v, %v", d.Digest, info, err)
+		}
+	}
+	if h := sib.hosts(t); strings.Contains(h, bad.addr) || !strings.Contains(h, good.addr) {
+		t.Errorf("containerd asks:\n%s", h)
+	}
+	// Another pull does not go there at all.
+	before, other := bad.reads.Load(), newNode(t)
+	if err := sib.Fetch(t.Context(), other, image, desc); err != nil || bad.reads.Load() != before {
+		t.Errorf("%v, %d reads", err, bad.reads.Load()-before)
+	}
+	// Without the good one nothing of the wrong layer stays, and it is said who sent it.
+	alone := s.siblings(t, "b", Node{"d-bad", bad.addr})
+	last := newNode(t)
+	if err := alone.Fetch(t.Context(), last, image, desc); err == nil || !strings.Contains(err.Error(), "node d-bad: it sent something else for "+all[2].Digest.String()) {
+		t.Errorf("%v", err)
+	}
+	if _, err := last.Info(t.Context(), all[2].Digest); err == nil {
+		t.Error("a layer was kept that is not what was asked for")
+	}
+	if open, err := last.ListStatuses(t.Context()); err != nil || len(open) > 0 {
+		t.Errorf("left in the making: %v, %v", open, err)
+	}
+}
+
+func TestNobodyHasIt(t *testing.T) {
+	s := newSite(t)
+	empty := newNode(t)
+	empty.serve(t, s.tls(s.identity("empty")))
+	desc := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("x"), Size: 1}
+	for what, sib := range map[string]*Siblings{
+		"no other node": s.siblings(t, "b"), "an empty one": s.siblings(t, "b", Node{"c", empty.addr}),
+	} {
+		if err := sib.Fetch(t.Context(), newNode(t), image, desc); !errors.Is(err, ErrNobody) {
+			t.Errorf("%s: %v", what, err)
+		}
+		if found, err := sib.Collect(t.Context(), image, desc.Digest.String()); err != nil || !found.Empty() {
+			t.Errorf("%s: signatures %+v, %v", what, found, err)
+		}
+	}
+}
+
+// Signatures come from all nodes that have some; who sends those of another image is left alone.
+func TestSignaturesOfOtherNodes(t *testing.T) {
+	s := newSite(t)
+	of := digest.FromString("image").String()
+	attached := func(name, of string) *cosign.Signatures {
+		return &cosign.Signatures{Digest: of, Payloads: []cosign.Attached{{Name: name, Content: []byte(name)}}}
+	}
+	nodes := []Node{}
+	for name, has := range map[string]*cosign.Signatures{
+		"one": attached("one", of), "two": attached("two", of), "none": nil, "liar": attached("liar", digest.FromString("other").String()),
+	} {
+		n := newNode(t)
+		n.signatures = func(d string) (*cosign.Signatures, error) {
+			if d != of {
+				return nil, errors.New("asked for something else")
+			}
+			return has, nil
+		}
+		n.serve(t, s.tls(s.identity(name)))
+		nodes = append(nodes, Node{name, n.addr})
+	}
+	sib := s.siblings(t, "self", nodes...)
+	found, err := sib.Collect(t.Context(), image, of)
+	if err != nil || len(found.Payloads) != 2 || found.Digest != of {
+		t.Errorf("%+v, %v", found, err)
+	}
+	liar := nodes[slices.IndexFunc(nodes, func(n Node) bool { return n.Name == "liar" })].Address
+	if h := sib.hosts(t); strings.Contains(h, liar) {
+		t.Errorf("the liar is still asked:\n%s", h)
+	}
+}
+
+// A machine that leaves gets nothing more over the connection that it has.
+func TestEnrolmentIsAskedForAtEachRequest(t *testing.T) {
+	s := newSite(t)
+	depot := newNode(t)
+	desc, _ := depot.fill(t)
+	var left atomic.Bool
+	depot.enrolled = func(c *x509.Certificate) error {
+		if left.Load() && c.Subject.CommonName == "friend" {
+			return errors.New("it left")
+		}
+		return nil
+	}
+	depot.serve(t, s.tls(s.identity("depot")))
+	dials := 0
+	c := &http.Client{Transport: &http.Transport{TLSClientConfig: s.tls(s.identity("friend")), DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		dials++
+		return (&net.Dialer{}).DialContext(ctx, network, address)
+	}}}
+	defer c.CloseIdleConnections()
+	for _, want := range []int{http.StatusOK, http.StatusForbidden} {
+		resp, err := c.Get("https://" + depot.addr + "/v2/team/app/manifests/" + desc.Digest.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("%s, want %d", resp.Status, want)
+		}
+		left.Store(true)
+	}
+	if dials != 1 {
+		t.Errorf("%d connections", dials)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := (&Server{Images: depot, Content: depot, TLS: s.tls(s.identity("x"))}).Serve(t.Context(), l); !errors.Is(err, ErrOpen) {
+		t.Errorf("a server that knows nobody: %v", err)
+	}
+}
+
+func TestListOfNodes(t *testing.T) {
+	file := filepath.Join(t.TempDir(), NodesFile)
+	if _, found, err := ReadNodes(file); found || err != nil {
+		t.Errorf("%t, %v", found, err)
+	}
+	if err := WriteNodes(file, []Node{}); err != nil {
+		t.Fatal(err)
+	}
+	if nodes, found, err := ReadNodes(file); !found || len(nodes) > 0 || err != nil {
+		t.Errorf("%v, %t, %v", nodes, found, err)
+	}
+	if err := WriteNodes(file, []Node{{"b", "2"}, {"a", "1"}}); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteNodes(file, []Node{{"a", "1"}, {"b", "2"}}); err != nil {
+		t.Fatal(err)
+	}
+	if now, err := os.Stat(file); err != nil || !os.SameFile(before, now) {
+		t.Errorf("the same list was written again: %v", err)
+	}
+	for range 2 {
+		if err := WriteNodes(file, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, found, err := ReadNodes(file); found || err != nil {
+		t.Errorf("%t, %v", found, err)
+	}
+	if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := ReadNodes(file); err == nil || !strings.Contains(err.Error(), "the list of other nodes") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestTheOperatorsSettingsStay(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "_default", "hosts.toml")
 	id := Identity{"ca", "cert", "key"}
-	if asked, err := WriteHosts(dir, []string{"10.0.0.3:5443", "10.0.0.2:5443"}, id); err != nil || !asked {
+	if asked, err := WriteHosts(dir, []string{"10.0.0.2:5443", "10.0.0.3:5443"}, id); err != nil || !asked {
 		t.Fatal(asked, err)
 	}
 	text, err := os.ReadFile(path)

@@ -3,6 +3,7 @@ package peer
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +18,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/bothy-os/bothy/internal/cosign"
 )
 
 const (
@@ -46,24 +49,34 @@ type Server struct {
 	// Images and Content are this node's.
 	Images  Images
 	Content Content
+	// Signatures returns what this node knows to be attached to a digest. Nil for a
+	// node that gives none.
+	Signatures func(digest string) (*cosign.Signatures, error)
 	// TLS must ask clients for a certificate and verify it.
 	TLS *tls.Config
+	// Enrolled says why the holder of a verified certificate gets nothing, nil if it
+	// does. It is asked at each request: a certificate cannot be taken back, and a
+	// connection lasts.
+	Enrolled func(*x509.Certificate) error
 	// Log receives a line per answer at level debug. Default: discard.
 	Log *slog.Logger
 }
 
 // ErrOpen says that a TLS configuration would let everybody in.
-var ErrOpen = errors.New("images are given to enrolled nodes only: the TLS configuration must require and verify a certificate of the client")
+var ErrOpen = errors.New("images are given to enrolled nodes only: the TLS configuration must require and verify a certificate of the client, and somebody must say who is enrolled")
+
+// signaturesPath is followed by the digest that they are attached to.
+const signaturesPath = "/bothy/v1/signatures/"
 
 // Serve answers on a listener until ctx ends.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	verified := s.TLS != nil && (s.TLS.ClientAuth == tls.RequireAndVerifyClientCert ||
 		s.TLS.ClientAuth == tls.RequireAnyClientCert && (s.TLS.VerifyPeerCertificate != nil || s.TLS.VerifyConnection != nil))
-	if !verified {
+	if !verified || s.Enrolled == nil {
 		return errors.Join(ErrOpen, l.Close())
 	}
 	server := &http.Server{
-		Handler: s.Handler(), ReadHeaderTimeout: patience, IdleTimeout: time.Minute,
+		Handler: s.enrolled(s.Handler()), ReadHeaderTimeout: patience, IdleTimeout: time.Minute,
 		BaseContext: func(net.Listener) context.Context { return ctx },
 		ErrorLog:    slog.NewLogLogger(s.log().Handler(), slog.LevelDebug),
 	}
@@ -79,6 +92,22 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		}
 		return nil
 	}
+}
+
+// enrolled lets through who is still part of the site.
+func (s *Server) enrolled(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		why := errors.New("without a certificate")
+		if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+			why = s.Enrolled(r.TLS.PeerCertificates[0])
+		}
+		if why != nil {
+			s.log().Warn("image refused to another machine", "from", r.RemoteAddr, "reason", why)
+			fail(w, http.StatusForbidden, "DENIED")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 func (s *Server) log() *slog.Logger {
@@ -109,6 +138,10 @@ func (s *Server) Handler() http.Handler {
 }
 
 func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
+	if of, ok := strings.CutPrefix(r.URL.Path, signaturesPath); ok {
+		s.attached(w, r, of)
+		return
+	}
 	rest, ok := strings.CutPrefix(r.URL.Path, "/v2/")
 	if !ok {
 		fail(w, http.StatusNotFound, "UNSUPPORTED")
@@ -128,6 +161,24 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	fail(w, http.StatusNotFound, "UNSUPPORTED")
+}
+
+// attached answers with the signatures of a digest.
+func (s *Server) attached(w http.ResponseWriter, r *http.Request, of string) {
+	if _, err := digest.Parse(of); err != nil || s.Signatures == nil {
+		fail(w, http.StatusNotFound, "UNSUPPORTED")
+		return
+	}
+	found, err := s.Signatures(of)
+	if err == nil && found.Empty() {
+		err = errdefs.ErrNotFound
+	}
+	if err != nil {
+		s.refuse(w, r, err, "BLOB_UNKNOWN")
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(found) // the client has gone away
 }
 
 func cutLast(s, separator string) (before, after string, found bool) {

@@ -126,12 +126,12 @@ func (b *blob) open() error {
 		if err = c.persist(b.ctx, func() error { return b.openAt(p) }); err == nil || b.ctx.Err() != nil {
 			return err
 		}
-		c.cfg.Log.Debug("registry", "place", p, "blob", b.desc.Digest.String(), "err", err)
+		c.cfg.Log.Debug("registry", "place", p.text(), "blob", b.desc.Digest.String(), "err", err)
 	}
 	return fmt.Errorf("blob %s of %s: %w", b.desc.Digest, b.repo.Name(), err)
 }
 
-func (b *blob) openAt(place string) error {
+func (b *blob) openAt(place place) error {
 	h, err := b.client.connect(b.ctx, place, b.repo)
 	if err != nil {
 		return err

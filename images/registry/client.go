@@ -56,6 +56,7 @@ func New(cfg Config) *Client {
 type host struct {
 	base   *url.URL // up to and including /v2/ and the prefix of a mirror
 	client *http.Client
+	header http.Header // of each request
 }
 
 // Resolve returns the descriptor of a reference by tag or digest, without
@@ -77,6 +78,17 @@ func (c *Client) Manifest(ctx context.Context, repository string, desc ocispec.D
 		return nil, err
 	}
 	data, _, err := c.manifest(ctx, repo, desc.Digest.String())
+	return data, err
+}
+
+// Document returns the manifest that a repository has by a tag or digest. What no
+// place has is fs.ErrNotExist.
+func (c *Client) Document(ctx context.Context, repository, reference string) ([]byte, error) {
+	repo, err := name.NewRepository(repository)
+	if err != nil {
+		return nil, err
+	}
+	data, _, err := c.manifest(ctx, repo, reference)
 	return data, err
 }
 
@@ -157,7 +169,7 @@ func (c *Client) each(ctx context.Context, repo name.Repository, path string, he
 		if err = c.persist(ctx, func() error { return c.once(ctx, p, repo, path, header, visit) }); err == nil || ctx.Err() != nil {
 			return err
 		}
-		c.cfg.Log.Debug("registry", "place", p, "path", path, "err", err)
+		c.cfg.Log.Debug("registry", "place", p.text(), "path", path, "err", err)
 	}
 	return err
 }
@@ -180,7 +192,7 @@ func (c *Client) persist(ctx context.Context, try func() error) error {
 	}
 }
 
-func (c *Client) once(ctx context.Context, place string, repo name.Repository, path string, header http.Header, visit func(*http.Response) error) error {
+func (c *Client) once(ctx context.Context, place place, repo name.Repository, path string, header http.Header, visit func(*http.Response) error) error {
 	h, err := c.connect(ctx, place, repo)
 	if err != nil {
 		return err
@@ -204,6 +216,9 @@ func (h *host) get(ctx context.Context, repo name.Repository, path string, heade
 	if header != nil {
 		req.Header = header.Clone()
 	}
+	for k, v := range h.header {
+		req.Header[k] = v
+	}
 	req.Header.Set("User-Agent", agent)
 	resp, err := h.client.Do(req)
 	if err != nil {
@@ -217,17 +232,44 @@ func (h *host) get(ctx context.Context, repo name.Repository, path string, heade
 	return nil, &StatusError{Host: h.base.Host, Code: resp.StatusCode, Text: strings.TrimSpace(string(text)), after: retryAfter(resp.Header)}
 }
 
-// places are the mirrors of a registry, as URLs, and "" for the registry.
-func (c *Client) places(repo name.Repository) ([]string, error) {
-	r := c.registry(repo)
-	places := r.Mirrors[:len(r.Mirrors):len(r.Mirrors)]
-	if !r.OnlyMirrors {
-		places = append(places, "")
+// place is one of those with a repository: what [Config.Places] says, or the URL of
+// a mirror, "" for the registry itself.
+type place struct {
+	url   string
+	given *Place
+}
+
+func (p place) text() string {
+	if p.given != nil {
+		return p.given.URL.String()
 	}
-	if len(places) == 0 {
+	return p.url
+}
+
+// places are the mirrors of a registry, and the registry.
+func (c *Client) places(repo name.Repository) ([]place, error) {
+	var out []place
+	if c.cfg.Places != nil {
+		given, err := c.cfg.Places(repo.RegistryStr())
+		for i := range given {
+			out = append(out, place{given: &given[i]})
+		}
+		if err == nil && len(out) == 0 {
+			err = fmt.Errorf("registry %s is not to be asked", repo.RegistryStr())
+		}
+		return out, err
+	}
+	r := c.registry(repo)
+	for _, m := range r.Mirrors {
+		out = append(out, place{url: m})
+	}
+	if !r.OnlyMirrors {
+		out = append(out, place{})
+	}
+	if len(out) == 0 {
 		return nil, fmt.Errorf("registry %s has no mirror and is not to be asked itself: give it a mirror", repo.RegistryStr())
 	}
-	return places, nil
+	return out, nil
 }
 
 // registry finds the settings for a repository; docker.io has two names.
@@ -239,8 +281,8 @@ func (c *Client) registry(repo name.Repository) Registry {
 }
 
 // connect returns an authenticated client for one place and repository.
-func (c *Client) connect(ctx context.Context, place string, repo name.Repository) (*host, error) {
-	key := place + " " + repo.Name()
+func (c *Client) connect(ctx context.Context, place place, repo name.Repository) (*host, error) {
+	key := place.text() + " " + repo.Name()
 	c.mu.Lock()
 	h := c.hosts[key]
 	c.mu.Unlock()
@@ -257,15 +299,19 @@ func (c *Client) connect(ctx context.Context, place string, repo name.Repository
 	return h, nil
 }
 
-func (c *Client) dial(ctx context.Context, place string, repo name.Repository) (*host, error) {
+func (c *Client) dial(ctx context.Context, place place, repo name.Repository) (*host, error) {
+	if place.given != nil {
+		return c.dialGiven(ctx, place.given, repo)
+	}
 	settings := c.registry(repo)
-	if place == "" {
-		place = "https://" + repo.RegistryStr()
+	text := place.url
+	if text == "" {
+		text = "https://" + repo.RegistryStr()
 		if settings.PlainHTTP || isLoopback(repo.RegistryStr()) {
-			place = "http://" + repo.RegistryStr()
+			text = "http://" + repo.RegistryStr()
 		}
 	}
-	at, scheme, prefix, err := parsePlace(place)
+	at, scheme, prefix, err := parsePlace(text)
 	if err != nil {
 		return nil, &contentError{err.Error()}
 	}
@@ -273,20 +319,48 @@ func (c *Client) dial(ctx context.Context, place string, repo name.Repository) (
 	if err != nil {
 		return nil, &contentError{err.Error()}
 	}
+	// The scope of a token names the repository as this place calls it.
+	client, err := c.authenticated(ctx, at, base, strings.TrimPrefix(prefix+repo.RepositoryStr(), "/"))
+	if err != nil {
+		return nil, err
+	}
+	return &host{
+		base:   &url.URL{Scheme: scheme, Host: at.RegistryStr(), Path: "/v2/" + strings.TrimPrefix(prefix, "/")},
+		client: client,
+	}, nil
+}
+
+// dialGiven goes to a place by its own way.
+func (c *Client) dialGiven(ctx context.Context, place *Place, repo name.Repository) (*host, error) {
+	var options []name.Option
+	if place.URL.Scheme == "http" {
+		options = append(options, name.Insecure)
+	}
+	at, err := name.NewRegistry(place.URL.Host, options...)
+	if err != nil {
+		return nil, &contentError{err.Error()}
+	}
+	base := *place.URL
+	base.Path = strings.TrimSuffix(base.Path, "/") + "/"
+	client, err := c.authenticated(ctx, at, place.Transport, repo.RepositoryStr())
+	if err != nil {
+		return nil, err
+	}
+	return &host{base: &base, client: client, header: place.Header}, nil
+}
+
+// authenticated is a client that may read a repository.
+func (c *Client) authenticated(ctx context.Context, at name.Registry, base http.RoundTripper, repository string) (*http.Client, error) {
 	credentials, err := authn.Resolve(ctx, c.cfg.Keychain, at)
 	if err != nil {
 		return nil, &contentError{fmt.Sprintf("credentials for %s: %v", at.Name(), err)}
 	}
-	// The scope of a token names the repository as this place calls it.
-	scoped := at.Repo(strings.TrimPrefix(prefix+repo.RepositoryStr(), "/"))
-	authenticated, err := transport.NewWithContext(ctx, at, credentials, base, []string{scoped.Scope(transport.PullScope)})
+	scope := at.Repo(repository).Scope(transport.PullScope)
+	authenticated, err := transport.NewWithContext(ctx, at, credentials, base, []string{scope})
 	if err != nil {
 		return nil, fmt.Errorf("registry %s: %w", at.Name(), err)
 	}
-	return &host{
-		base:   &url.URL{Scheme: scheme, Host: at.RegistryStr(), Path: "/v2/" + strings.TrimPrefix(prefix, "/")},
-		client: &http.Client{Transport: authenticated},
-	}, nil
+	return &http.Client{Transport: authenticated}, nil
 }
 
 // parsePlace splits the URL of a registry or mirror; the prefix ends with a

@@ -23,6 +23,9 @@ type Config struct {
 	// Registries are settings by the name that references have, such as
 	// "docker.io" or "registry.example.org:5000".
 	Registries map[string]Registry
+	// Places, if set, says where a registry is read, in this order, in place of
+	// Registries.
+	Places func(registry string) ([]Place, error)
 	// Attempts is how often a request is made, and how often in a row a blob may
 	// break off without one new byte. Default 5.
 	Attempts int
@@ -34,6 +37,16 @@ type Config struct {
 	UserAgent string
 	// Log receives a line per failed attempt. Default: discard.
 	Log *slog.Logger
+}
+
+// Place is where the repositories of a registry can be read.
+type Place struct {
+	// URL ends where the name of a repository begins, such as
+	// https://registry.example.org/v2.
+	URL *url.URL
+	// Transport is the way there, Header what each request has.
+	Transport http.RoundTripper
+	Header    http.Header
 }
 
 // Registry is how one registry is reached.

@@ -488,3 +488,28 @@ func TestTheIndexIsAPlainLayout(t *testing.T) {
 		t.Errorf("%v, %v", sound, err)
 	}
 }
+
+// Not every tool writes into the index what an entry is: what refers to an image is told by its manifest, and comes
+// along. What refers to nothing does not.
+func TestWhatRefersToAnImageComesAlong(t *testing.T) {
+	l := imagetest.New(t)
+	image := l.Image([]byte("x"))
+	l.Name(appOne, image)
+	referrer := l.Referrer(image, "application/vnd.test.signature", []byte("signature"))
+	referrer.ArtifactType = ""
+	l.Index.Manifests = append(l.Index.Manifests, referrer, l.Image([]byte("nobody names it")))
+	s := New(filepath.Join(t.TempDir(), "images"), "")
+	for range 2 {
+		if _, err := s.Import(t.Context(), l.Save().Dir, nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		list, err := s.List()
+		if err != nil || len(list) != 1 || list[0].Attached != 1 {
+			t.Fatalf("%+v, %v", list, err)
+		}
+	}
+	i, err := s.Open()
+	if err != nil || len(i.Artifacts) != 1 || i.Artifacts[0].Descriptor.Digest != referrer.Digest || bundle.SubjectOf(i.Artifacts[0].Descriptor) != image.Digest {
+		t.Errorf("%+v, %v", i.Artifacts, err)
+	}
+}

@@ -4,12 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
+	"net"
 	"strings"
-	"syscall"
 	"testing"
 
+	"github.com/bothy-os/bothy/images/internal/imagetest"
 	"github.com/bothy-os/bothy/images/policy"
 	"github.com/bothy-os/bothy/images/verify"
 	"github.com/bothy-os/bothy/internal/cosign"
@@ -116,6 +115,10 @@ func TestAttacks(t *testing.T) {
 		},
 		"untrusted Fulcio": {
 			byIdentity, bundled(w.strangers.Bundle(t, subject, issuer, digest, cosigntest.SignPredicate)), "has no trusted signature",
+			bundled(w.sigstore.Bundle(t, subject, issuer, digest, cosigntest.SignPredicate)),
+		},
+		"expired certificate": {
+			byIdentity, bundled(w.sigstore.Late().Bundle(t, subject, issuer, digest, cosigntest.SignPredicate)), "has no trusted signature",
 			bundled(w.sigstore.Bundle(t, subject, issuer, digest, cosigntest.SignPredicate)),
 		},
 		"another identity": {
@@ -277,32 +280,38 @@ func TestPolicies(t *testing.T) {
 	})
 }
 
-// TestWithoutNetwork runs the table in a network namespace that has no
-// interface: what asked anybody would fail, and nothing may leave a socket.
+// TestWithoutNetwork runs the tables where there is no network and no socket.
 func TestWithoutNetwork(t *testing.T) {
-	if os.Getenv("VERIFY_ALONE") != "" {
-		TestAttacks(t)
-		fds, err := os.ReadDir("/proc/self/fd")
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, fd := range fds {
-			if to, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil && strings.HasPrefix(to, "socket:") {
-				t.Errorf("a socket is open: %s", to)
-			}
-		}
-		return
+	if imagetest.Alone() {
+		t.Skip("is alone already")
 	}
-	if os.Geteuid() != 0 {
-		t.Skip("needs root for a network namespace")
+	if err := imagetest.WithoutSockets(t, "^(TestAttacks|TestPolicies)$"); err != nil {
+		t.Error(err)
 	}
-	cmd := exec.Command(os.Args[0], "-test.run", "^TestWithoutNetwork$")
-	cmd.Env = append(os.Environ(), "VERIFY_ALONE=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("%v\n%s", err, out)
+	// Were anybody asked, it would be seen.
+	if err := imagetest.WithoutSockets(t, "^TestThatAsksSomebody$"); !imagetest.KilledForASocket(err) {
+		t.Errorf("a judgement that asks somebody: %v", err)
 	}
 }
+
+// TestThatAsksSomebody is a judgement that must not get to its end where there are no sockets.
+func TestThatAsksSomebody(t *testing.T) {
+	if !imagetest.Alone() {
+		t.Skip("is run by TestWithoutNetwork")
+	}
+	w := newWorld(t)
+	v := verify.Judge(w.policy(byKey), verify.Image{Name: "example.org/app:1", Digests: []string{digest}}, func(string) (*cosign.Signatures, error) {
+		conn, err := net.Dial("tcp", "127.0.0.1:1")
+		if err == nil {
+			conn.Close()
+		}
+		found := payload(digest, w.key.Annotations(t, cosigntest.Payload(digest)))
+		return &found, nil // the judgement does not depend on it
+	})
+	t.Logf("asked, and went on: %+v", v)
+}
+
+func TestMain(m *testing.M) { imagetest.Main(m) }
 
 func BenchmarkJudge(b *testing.B) {
 	w := newWorld(b)

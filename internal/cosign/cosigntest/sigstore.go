@@ -118,12 +118,22 @@ func envelope(statement, sig []byte) *protobundle.Bundle_DsseEnvelope {
 type Sigstore struct {
 	authority *x509test.Authority
 	log       *ecdsa.PrivateKey
+	// late is how long after it was signed a thing is logged.
+	late time.Duration
 }
 
 // NewSigstore makes a Sigstore with keys of its own.
 func NewSigstore(t testing.TB) *Sigstore {
 	t.Helper()
 	return &Sigstore{authority: x509test.NewAuthority(t, "sigstore"), log: NewKey(t).private}
+}
+
+// Late is the same Sigstore, whose log notes things an hour after they were signed, when their
+// certificates have expired.
+func (s *Sigstore) Late() *Sigstore {
+	late := *s
+	late.late = time.Hour
+	return &late
 }
 
 // TrustedRoot is trusted_root.json of this Sigstore; transparent asks for
@@ -245,7 +255,7 @@ func (s *Sigstore) logID(t testing.TB) []byte {
 // entry logs a body, as the only one of its tree.
 func (s *Sigstore) entry(t testing.TB, kind string, body []byte) *protorekor.TransparencyLogEntry {
 	t.Helper()
-	log, id, at := &Key{s.log}, s.logID(t), time.Now().Unix()
+	log, id, at := &Key{s.log}, s.logID(t), time.Now().Add(s.late).Unix()
 	promise := log.sign(t, fmt.Appendf(nil, `{"body":%q,"integratedTime":%d,"logID":"%x","logIndex":0}`, base64.StdEncoding.EncodeToString(body), at, id))
 	top := sha256.Sum256(append([]byte{0}, body...))
 	checkpoint := fmt.Sprintf("%s - 42\n1\n%s\n", origin, base64.StdEncoding.EncodeToString(top[:]))

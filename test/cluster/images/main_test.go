@@ -61,17 +61,25 @@ func (c *carrier) know(dir string) map[string]v1.Image {
 	return out
 }
 
-// vary adds an image that is like another, but for its digest.
-func (c *carrier) vary(name string, image v1.Image) {
+// vary adds an image that is like another, but for its last layer.
+func (c *carrier) vary(name string, image v1.Image) v1.Image {
 	c.t.Helper()
-	content, err := random.Layer(64, types.OCILayer)
-	must(c.t, err)
-	varied, err := mutate.AppendLayers(image, content)
-	must(c.t, err)
+	varied := vary(c.t, image)
 	digest, err := varied.Digest()
 	must(c.t, err)
 	c.digests[name] = digest.String()
 	must(c.t, c.path.AppendImage(varied, layout.WithAnnotations(map[string]string{refName: name})))
+	return varied
+}
+
+// vary makes an image that is like another, but for its last layer.
+func vary(t *testing.T, image v1.Image) v1.Image {
+	t.Helper()
+	content, err := random.Layer(64, types.OCILayer)
+	must(t, err)
+	varied, err := mutate.AppendLayers(image, content)
+	must(t, err)
+	return varied
 }
 
 // sign attaches a signature of one image to another.

@@ -270,3 +270,44 @@ func (s *site) takenBack(t *testing.T) {
 	ready(t, s.kubectl, "late")
 	ready(t, s.kubectl, "early")
 }
+
+// TestABundleUnderAPolicy is a site that starts from one file, with a policy, and never sees a network: what was
+// signed runs, and what was put into the file without a signature does not come in.
+func TestABundleUnderAPolicy(t *testing.T) {
+	key := cosigntest.NewKey(t)
+	paths := cluster.Require(t)
+	c := newCarrier(t, filepath.Join(t.TempDir(), "depot"))
+	for _, dir := range []string{paths.Images, paths.TestImages} {
+		for name, image := range c.know(dir) {
+			c.add(name, image)
+			c.sign(name, name, key)
+		}
+	}
+	toolbox := c.know(paths.TestImages)["bothy.local/toolbox:1"]
+	c.vary("bothy.local/signed:1", toolbox)
+	c.sign("bothy.local/signed:1", "bothy.local/signed:1", key)
+	c.vary("bothy.local/unsigned:1", toolbox)
+	repo := cluster.NewRepo(t, false, map[string]string{"trust/images.yaml": policy(t, key, "sha256:"+strings.Repeat("0", 64))})
+	file := filepath.Join(t.TempDir(), "site.tar")
+	depot := &cluster.Node{Paths: paths, State: t.TempDir()} // only its commands are used
+	depot.Run(t, "bundle", repo.Dir, "--to", file, "--images", c.dir, "--image", "bothy.local/signed:1", "--image", "bothy.local/unsigned:1")
+
+	n := cluster.NodeFor(t, nil)
+	n.Run(t, "up", "--name", n.Name, "--isolated", "--bundle", file, "--path", repo.Path, "--trust-root", repo.TrustRoot())
+	k := n.Kubectl(t)
+	k.Apply(t, pod("signed", "bothy.local/signed:1"))
+	ready(t, k, "signed")
+	imports := n.Status(t).Imports
+	if imports == nil || !strings.Contains(imports.Denied["bothy.local/unsigned:1"], "has no signature") {
+		t.Errorf("the importer does not say what it left out: %+v", imports)
+	}
+	client, ctx := containerd(t, n, "k8s.io")
+	if _, err := client.GetImage(ctx, "bothy.local/unsigned:1"); !errdefs.IsNotFound(err) {
+		t.Errorf("the unsigned image: %v", err)
+	}
+	// A second bundle with a signature of it makes it right.
+	c.sign("bothy.local/unsigned:1", "bothy.local/unsigned:1", key)
+	n.Run(t, "image", "import", c.dir)
+	k.Apply(t, pod("late", "bothy.local/unsigned:1"))
+	ready(t, k, "late")
+}
