@@ -93,8 +93,8 @@ func settingsState(s style, st *settings.Status) string {
 	for _, p := range st.Problems {
 		text += "\n" + s.bad("not applied") + ": " + p
 	}
-	if len(st.AfterRestart) > 0 {
-		text += "\n" + s.warn("after the next start") + ": " + strings.Join(st.AfterRestart, ", ")
+	if len(st.AfterUpdate) > 0 {
+		text += "\n" + s.warn("the boot file lacks") + " " + strings.Join(st.AfterUpdate, " ") + ": name an image in spec.os.image that `bothy os build --append` has made with it"
 	}
 	if len(st.Ignored) > 0 {
 		text += "\nno effect on this machine, which is not bothy's own: " + strings.Join(st.Ignored, ", ")

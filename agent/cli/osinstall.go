@@ -76,7 +76,7 @@ func (f *installFlags) run(cmd *cobra.Command, o *options, device string) error 
 	if err != nil {
 		return err
 	}
-	defer source.Close()
+	defer func() { _ = source.Close() }() // it was only read
 	opts := install.Options{Overwrite: f.overwrite, Time: time.Now()}
 	if err := f.files(&opts); err != nil {
 		return err
@@ -131,13 +131,13 @@ func (f *installFlags) files(opts *install.Options) error {
 
 // findDisk returns the disk of a device, by any of its names.
 func findDisk(device string) (*disks.Disk, error) {
-	real, err := filepath.EvalSymlinks(device)
+	resolved, err := filepath.EvalSymlinks(device)
 	if err != nil {
 		return nil, err
 	}
 	all := disks.List()
 	for i := range all {
-		if all[i].Device == real {
+		if all[i].Device == resolved {
 			return &all[i], nil
 		}
 	}

@@ -24,8 +24,10 @@ type SystemSpec struct {
 	// Cluster and Machine are taken together. One that left the list stays loaded until the
 	// machine starts again.
 	Modules []string `json:"modules,omitempty"`
-	// KernelArguments are added to the kernel's command line. Those of Cluster and Machine
-	// are taken together. They are in force from the next start of the machine on.
+	// KernelArguments are arguments that the kernel has to be started with. Those of Cluster
+	// and Machine are taken together. They are part of the boot file, which is measured and
+	// signed, and so come with an image that was built with them; until the machine runs one
+	// they are listed as missing.
 	KernelArguments []string `json:"kernelArguments,omitempty"`
 	// DNS are the servers that the machine asks for names. Default: those of the boot
 	// configuration, then those of DHCP.

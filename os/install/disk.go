@@ -101,7 +101,7 @@ func (w *writer) write(device string) error {
 	if err := w.blank(data); err != nil {
 		return fmt.Errorf("clear the disk: %w", err)
 	}
-	written, err := w.copy(io.NewSectionReader(w.source.Root, 0, w.source.RootSize), root.Offset())
+	written, err := w.stream(io.NewSectionReader(w.source.Root, 0, w.source.RootSize), root.Offset())
 	if err != nil {
 		return fmt.Errorf("write the root file system: %w", err)
 	}
@@ -165,8 +165,8 @@ const espHead = 64 * mib
 // pieceSize is how much is written at once.
 const pieceSize = 1 * mib
 
-// copy writes all of r and returns the hash of it.
-func (w *writer) copy(r io.Reader, to int64) (hash.Hash, error) {
+// stream writes all of r and returns the hash of it.
+func (w *writer) stream(r io.Reader, to int64) (hash.Hash, error) {
 	sum, piece := sha256.New(), make([]byte, pieceSize)
 	for {
 		if err := w.ctx.Err(); err != nil {

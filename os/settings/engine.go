@@ -34,8 +34,8 @@ type Config struct {
 	Parts []Part
 	// Ignored says which settings have no effect on this machine; it may be nil.
 	Ignored func(*Settings) []string
-	// AfterRestart says which settings wait for the next start; it may be nil.
-	AfterRestart func(*Settings) []string
+	// AfterUpdate says which settings only another image can bring; it may be nil.
+	AfterUpdate func(*Settings) []string
 	// Applied is called when all parts have applied other settings, on trial or back from
 	// one; it may be nil.
 	Applied func(context.Context, *Settings) error
@@ -65,8 +65,9 @@ type Status struct {
 	Problems []string `json:"problems,omitempty"`
 	// Ignored are settings that have no effect on this machine.
 	Ignored []string `json:"ignored,omitempty"`
-	// AfterRestart are settings that will be in force after the next start of the machine.
-	AfterRestart []string `json:"afterRestart,omitempty"`
+	// AfterUpdate are settings that only another image can bring: arguments of the kernel
+	// that its signed boot file does not have.
+	AfterUpdate []string `json:"afterUpdate,omitempty"`
 }
 
 // Engine tries and keeps settings.
@@ -183,8 +184,8 @@ func (e *Engine) describe() {
 	if e.cfg.Ignored != nil {
 		s.Ignored = e.cfg.Ignored(settings)
 	}
-	if e.cfg.AfterRestart != nil {
-		s.AfterRestart = e.cfg.AfterRestart(&s.InForce.Settings)
+	if e.cfg.AfterUpdate != nil {
+		s.AfterUpdate = e.cfg.AfterUpdate(&s.InForce.Settings)
 	}
 }
 

@@ -70,7 +70,7 @@ func (k *keeper) install(ctx context.Context) error {
 	if err != nil {
 		return fail(err, "plug in the medium again")
 	}
-	defer source.Close()
+	defer func() { _ = source.Close() }() // it was only read
 	began := time.Now()
 	k.log.Info("installing", "disk", install.Describe(target), "from", source.Device)
 	opts := install.Options{Overwrite: f.config.Install.Overwrite, Time: k.clock.floor, Progress: func(percent int) {

@@ -136,7 +136,7 @@ func (k *keeper) serve(ctx context.Context, config *v1alpha1.BootConfig) error {
 	}}
 	early := k.earlyParts()
 	engine, err := settings.Open(settings.Config{
-		Dir: filepath.Join(stateDir, "settings"), Parts: append(early, k.addresses), AfterRestart: pendingArguments,
+		Dir: filepath.Join(stateDir, "settings"), Parts: append(early, k.addresses), AfterUpdate: missingArguments,
 		Applied: k.republish, Confirmed: k.confirmed, Log: k.log,
 	})
 	if err != nil {

@@ -108,9 +108,9 @@ func (k *keeper) showSettings(ctx context.Context) {
 	}
 }
 
-// pendingArguments are those of the settings that the kernel was not started with, for
-// people.
-func pendingArguments(s *settings.Settings) []string {
+// missingArguments are those of the settings that the kernel was not started with. No
+// machine adds any: the boot file that has them is what firmware and TPM vouch for.
+func missingArguments(s *settings.Settings) []string {
 	data, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
 		return nil
@@ -119,7 +119,7 @@ func pendingArguments(s *settings.Settings) []string {
 	var out []string
 	for _, a := range s.KernelArguments {
 		if !slices.Contains(running, a) {
-			out = append(out, "kernel argument "+a)
+			out = append(out, a)
 		}
 	}
 	return out
