@@ -130,6 +130,10 @@ image: build build/os/pause/index.json ## Build the operating system into build/
 	@hack/deps.sh image
 	$(BIN)/bothy os build --out build/os --flavour $(FLAVOUR) --images build/os/pause $(IMAGE_FLAGS)
 
+.PHONY: image-reproducible
+image-reproducible: image ## Build the operating system once more, in another directory, and compare every byte.
+	hack/image-reproducible.sh build/os bothy-$(FLAVOUR) $(BIN)/bothy os build --flavour $(FLAVOUR) --images build/os/pause --cache build/os/debian $(IMAGE_FLAGS)
+
 .PHONY: image-lock
 image-lock: ## Move os/image/lock.yaml to the newest packages of Debian.
 	@hack/deps.sh image

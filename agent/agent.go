@@ -44,6 +44,8 @@ type hall struct {
 	// identity makes, or reads, the machine's key when it is first asked for.
 	identity func() (*identity.Identity, error)
 	machines *machines
+	// settings keeps those of the machine.
+	settings settingsKeeper
 	// rosterFile is what the API server, and whoever gives images to other nodes, goes by.
 	rosterFile *roster.Reader
 
@@ -110,8 +112,11 @@ func newHall(env *boot.Environment, log *slog.Logger) (*hall, error) {
 	}
 	h.rosterFile = roster.NewReader(h.paths.Roster())
 	h.machines = newMachines(log, env.Name, h.paths.Kubeconfig(machineIdentity))
+	if h.settings, err = h.newSettings(); err != nil {
+		return nil, err
+	}
 	components := []supervise.Component{
-		memoryComponent(), h.statusComponent(), h.siteComponent(), h.pinsComponent(), h.siblingsComponent(), h.milestoneComponent(), h.identityComponent(), h.enrolmentComponent(),
+		memoryComponent(), h.settingsComponent(), h.statusComponent(), h.siteComponent(), h.pinsComponent(), h.siblingsComponent(), h.milestoneComponent(), h.identityComponent(), h.enrolmentComponent(),
 	}
 	components = append(components, h.reconciler.Components()...)
 	h.outer, err = supervise.New(log, components...)

@@ -47,6 +47,8 @@ type site struct {
 	workers []*v1alpha1.Machine
 	// telemetry is taken out of cluster: it changes while everything runs.
 	telemetry v1alpha1.TelemetrySpec
+	// system is taken out of both: what keeps the machine's settings has it.
+	system v1alpha1.MachineSystemSpec
 }
 
 // decodeSite reads the site's own kinds out of a commit. Missing files mean
@@ -76,6 +78,8 @@ func decodeSite(snap *reconciler.Snapshot, sitePath, machine string) (*site, err
 			s.machine = &plain
 		}
 	}
+	s.system = v1alpha1.System(s.cluster, s.machine)
+	s.cluster.Spec.System, s.machine.Spec.System = v1alpha1.SystemSpec{}, v1alpha1.MachineSystemSpec{}
 	// What the agent itself follows must not restart what the rest is for.
 	s.telemetry = s.cluster.Spec.Telemetry
 	defaults := v1alpha1.NewCluster(s.cluster.Metadata.Name).Spec

@@ -10,6 +10,7 @@ import (
 	"github.com/bothy-os/bothy/internal/version"
 	"github.com/bothy-os/bothy/netdata"
 	"github.com/bothy-os/bothy/node"
+	"github.com/bothy-os/bothy/os/settings"
 	"github.com/bothy-os/bothy/reconciler"
 )
 
@@ -28,6 +29,8 @@ type Status struct {
 	Images *gate.Status `json:"images,omitempty"`
 	// Imports is what the node did about the images that it carries.
 	Imports *images.Status `json:"imports,omitempty"`
+	// Settings are those of the machine's operating system; nil while nobody can say.
+	Settings *settings.Status `json:"settings,omitempty"`
 	// Machines are the workers that the site enrols, as a control plane sees them.
 	Machines []MachineStatus `json:"machines,omitempty"`
 	// Pods counts this node's pods that have not ended.

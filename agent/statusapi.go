@@ -32,6 +32,8 @@ func (h *hall) statusComponent() supervise.Component {
 		mux.HandleFunc("GET /v1/kubeconfig", h.serveKubeconfig)
 		mux.HandleFunc("POST /v1/reconcile", h.serveReconcile)
 		mux.HandleFunc("GET /v1/history", h.serveHistory)
+		mux.HandleFunc("POST /v1/settings/retry", h.serveSettingsRetry)
+		mux.HandleFunc("POST /v1/reset", h.serveReset)
 		mux.HandleFunc("POST /v1/diff", h.servePreview)
 		mux.HandleFunc("GET /v1/profile/{kind}", h.serveProfile)
 		mux.HandleFunc("GET /v1/images/verdict", h.serveImageVerdict)
@@ -125,7 +127,7 @@ func (h *hall) status() Status {
 
 func (h *hall) gather() Status {
 	st := Status{
-		Git: h.reconciler.Status(),
+		Git: h.reconciler.Status(), Settings: h.settingsStatus(),
 		Node: NodeStatus{
 			Name: h.env.Name, IP: h.env.Address, BootID: h.env.BootID,
 			Started: time.Unix(0, h.env.StartedAt), Version: version.Get(), TrustNone: h.boot.Trust.None,
@@ -176,6 +178,8 @@ func (h *hall) gather() Status {
 func (h *hall) statusChanged(ctx context.Context) <-chan struct{} {
 	sources := []<-chan struct{}{h.outer.Changed(), h.reconciler.Changed(), h.node.changedChan(), h.milestones.changedChan()}
 	running, siteChanged := h.running()
+	_, settingsChanged := h.settings.Status()
+	sources = append(sources, settingsChanged)
 	sources = append(sources, siteChanged)
 	if running != nil {
 		_, kubeChanged := running.child.Status()

@@ -14,8 +14,8 @@ import (
 )
 
 func newMachine(o *options) *cobra.Command {
-	cmd := &cobra.Command{Use: "machine", Short: "Show who a machine is, and what enrols it", GroupID: "node"}
-	cmd.AddCommand(newMachineIdentity(o), newMachineManifest(o))
+	cmd := &cobra.Command{Use: "machine", Short: "Show who a machine is, what enrols it, and what it is set to", GroupID: "node"}
+	cmd.AddCommand(newMachineIdentity(o), newMachineManifest(o), newMachineSettings(o))
 	return cmd
 }
 

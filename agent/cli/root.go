@@ -88,7 +88,7 @@ repository says, after checking who signed it.
 		&cobra.Group{ID: "repo", Title: "Repositories and images:"},
 	)
 	root.AddCommand(
-		newUp(o), newDown(o), newMachine(o),
+		newUp(o), newDown(o), newReset(o), newMachine(o),
 		newStatus(o), newHistory(o), newDiff(o), newEvents(o), newLogs(o), newFlows(o), newNet(o), newProfile(o), newReconcile(o), newKubeconfig(o),
 		newRepo(o), newVerify(o, settingsCheck, buildCheck), newTrust(o), newBundle(o), newImage(o), newOS(o),
 		newVersion(o), newMan(), newAgent(), newKube(),

@@ -87,6 +87,11 @@ func printStatus(w io.Writer, s style, st *agent.Status) error {
 	if n := st.Network; n != nil {
 		fields(w, s, "network", networkLine(st))
 	}
+	if st.Settings != nil {
+		if text := settingsLine(s, st.Settings); text != "" {
+			fields(w, s, "settings", text)
+		}
+	}
 	if st.Images != nil {
 		fields(w, s, "images", imagesLine(s, st.Images))
 	}

@@ -42,6 +42,7 @@ func (c *Cluster) Default() {
 	setDefault(&s.Storage.Local.ClassName, "local")
 	setDefault(&s.Storage.Local.ReclaimPolicy, "Delete")
 	s.GitOps.setDefaults()
+	setDefault(&s.System.RevertAfter.Duration, defaultRevertAfter)
 }
 
 // defaultJoinPort is beside the API server's.

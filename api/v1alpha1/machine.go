@@ -54,6 +54,7 @@ func (m *Machine) Validate() []*FieldError {
 		}
 		oneOf(&p, fmt.Sprintf("spec.taints[%d].effect", i), t.Effect, "NoSchedule", "PreferNoSchedule", "NoExecute")
 	}
+	m.Spec.System.validate(&p, "spec.system")
 	return p
 }
 

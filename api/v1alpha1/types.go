@@ -39,6 +39,8 @@ type ClusterSpec struct {
 	Storage      StorageSpec      `json:"storage,omitempty"`
 	GitOps       GitOpsSpec       `json:"gitOps,omitempty"`
 	Telemetry    TelemetrySpec    `json:"telemetry,omitempty"`
+	// System is what the operating system of every machine is set to.
+	System SystemSpec `json:"system,omitempty"`
 }
 
 // The values of NetworkSpec.Encapsulation.
@@ -205,6 +207,8 @@ type MachineSpec struct {
 	// Labels and Taints are set on the Node.
 	Labels map[string]string `json:"labels,omitempty"`
 	Taints []Taint           `json:"taints,omitempty"`
+	// System is what the operating system is set to.
+	System MachineSystemSpec `json:"system,omitempty"`
 }
 
 // Taint is a Node taint.
@@ -295,6 +299,43 @@ type BootConfig struct {
 	Endpoint *BootEndpoint `json:"endpoint,omitempty"`
 	// Decryption opens what the repository holds encrypted.
 	Decryption BootDecryption `json:"decryption,omitempty"`
+	// Install has an installation medium write itself to a disk of the machine it was
+	// started on, and restart that. Others do not look at it.
+	Install *BootInstall `json:"install,omitempty"`
+	// Reset, on a seed volume, has a machine forget everything and begin anew with this
+	// configuration, once: a machine that has begun with the same word is left alone. Any
+	// word will do, such as a date.
+	Reset string `json:"reset,omitempty"`
+}
+
+// BootInstall says where a medium is to write itself to.
+type BootInstall struct {
+	// Disk has to fit exactly one disk. Without any field it is the only disk of the
+	// machine that is not removable.
+	Disk DiskSelector `json:"disk,omitempty"`
+	// Overwrite writes to a disk that is not blank. What is on it is lost.
+	Overwrite bool `json:"overwrite,omitempty"`
+	// PowerOff switches the machine off when it is done, and does not restart it.
+	PowerOff bool `json:"powerOff,omitempty"`
+}
+
+// Which of several disks a DiskSelector picks.
+const (
+	PickSmallest = "smallest"
+	PickLargest  = "largest"
+)
+
+// DiskSelector describes a disk. All that is said has to hold.
+type DiskSelector struct {
+	// Serial and Model are what the disk reports; Path is its device, such as /dev/nvme0n1.
+	Serial string `json:"serial,omitempty"`
+	Model  string `json:"model,omitempty"`
+	Path   string `json:"path,omitempty"`
+	// MinGiB and MaxGiB bound its size, in GiB; 0 does not.
+	MinGiB int `json:"minGiB,omitempty"`
+	MaxGiB int `json:"maxGiB,omitempty"`
+	// Pick is smallest or largest, for when several fit.
+	Pick string `json:"pick,omitempty"`
 }
 
 // BootTrust is exactly one of a trust root or an explicit "none".

@@ -42,6 +42,7 @@ func (c *Cluster) Validate() []*FieldError {
 	oneOf(&p, "spec.storage.local.reclaimPolicy", l.ReclaimPolicy, "Delete", "Retain")
 	c.Spec.GitOps.validate(&p)
 	c.Spec.Telemetry.Tracing.validate(&p)
+	c.Spec.System.validate(&p, "spec.system")
 	return p
 }
 
@@ -334,6 +335,12 @@ func (b *BootConfig) Validate() []*FieldError {
 		b.Endpoint.validate(&p)
 	}
 	b.Decryption.validate(&p)
+	if b.Install != nil {
+		b.Install.Disk.validate(&p, "install.disk")
+	}
+	if b.Reset != "" && (!plainText.MatchString(b.Reset) || len(b.Reset) > 64) {
+		p.add("reset", "write a word, such as a date", "%q has more than 64 characters, or others than letters, digits and signs", b.Reset)
+	}
 	return p
 }
 

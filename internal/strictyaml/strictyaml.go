@@ -111,8 +111,12 @@ func (d *Document) Line(field string) int {
 		return 0
 	}
 	node, line := d.root, d.root.Line
-	for _, part := range splitField(field) {
+	parts := splitField(field)
+	for i, part := range parts {
 		key, next := lookup(node, part)
+		if next == nil { // a key with dots in it, as that of a mapping may have
+			key, next = lookup(node, strings.Join(parts[i:], "."))
+		}
 		if next == nil {
 			return line
 		}

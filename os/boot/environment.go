@@ -16,6 +16,11 @@ const (
 	EnvironmentFile = RunDir + "/environment.json"
 	BootConfigFile  = StateDir + "/boot.yaml"
 	AgentSocket     = RunDir + "/agent.sock"
+	// MediumFile is there on a machine that was started from a medium without a data
+	// partition: what it keeps is in memory.
+	MediumFile = RunDir + "/medium"
+	// MachineSocket is where a machine of bothy's own is told its settings.
+	MachineSocket = RunDir + "/machine.sock"
 	// KubePIDFile holds the process id of `bothy kube`, so that process 1 can
 	// end it after the agent.
 	KubePIDFile = RunDir + "/kube.pid"
@@ -47,6 +52,9 @@ type Environment struct {
 	// ResolvConf is the content of the resolver configuration for the node and
 	// its pods.
 	ResolvConf string `json:"resolvConf"`
+	// Appliance says that the machine runs nothing but bothy, whose settings therefore are
+	// the repository's to say.
+	Appliance bool `json:"appliance,omitempty"`
 	// BootID changes whenever the node starts anew, but not when the agent does.
 	BootID string `json:"bootID"`
 	// StartedAt is when the start of the node was asked for, Unix nanoseconds.

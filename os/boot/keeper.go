@@ -73,6 +73,19 @@ func (k *Keeper) Start(name string) {
 	}
 }
 
+// Restart has a running service end, so that it is started again. It is for functions that
+// [Keeper.On] has called.
+func (k *Keeper) Restart(name string) {
+	s := k.find(name)
+	if s == nil || s.pid == 0 {
+		return
+	}
+	s.started = time.Now().Add(-2 * settled) // it did not fail
+	if err := unix.Kill(s.pid, unix.SIGTERM); err != nil {
+		k.log.Warn("cannot end a service", "service", name, "err", err)
+	}
+}
+
 // On has a function called by [Keeper.Run] when a signal arrives.
 func (k *Keeper) On(sig os.Signal, do func()) {
 	k.on[sig] = do

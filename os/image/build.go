@@ -175,6 +175,7 @@ func (b *builder) build(ctx context.Context, work string) (*Result, error) {
 		{".root", func(file string) error { return os.WriteFile(file, r.data, 0o644) }},
 		{".spdx.json", b.writeSBOM},
 		{".raw", func(file string) error { return writeDisk(file, onDisk, r, b.opts.Time) }},
+		{".iso", func(file string) error { return writeISO(file, onDisk, r, b.opts.Time) }},
 		{".qcow2", func(file string) error { return convertToQCOW2(b.path(".raw"), file) }},
 	} {
 		if err := replace(b.path(a.ending), a.write); err != nil {
@@ -186,6 +187,9 @@ func (b *builder) build(ctx context.Context, work string) (*Result, error) {
 		}
 		result.Artifacts = append(result.Artifacts, *made)
 	}
+	if err := b.checkSizes(result); err != nil {
+		return nil, err
+	}
 	oci, err := b.writeArtifact(result)
 	if err != nil {
 		return nil, fmt.Errorf("write the OCI artifact: %w", err)
@@ -196,6 +200,26 @@ func (b *builder) build(ctx context.Context, work string) (*Result, error) {
 		return nil, err
 	}
 	return result, replace(b.path(".json"), func(file string) error { return os.WriteFile(file, append(manifest, '\n'), 0o644) })
+}
+
+// How large files may become, in bytes: an update carries both through links that are slow, and
+// the firmware reads the first into memory. A root file system that is compressed otherwise
+// than as published is for trying things, and one for all hardware has many drivers.
+const (
+	maxBootFile = 20 * mib
+	maxUpdate   = 90 * mib
+)
+
+// checkSizes refuses an image that has grown beyond what was promised.
+func (b *builder) checkSizes(r *Result) error {
+	boot, root := r.Artifact(".efi").Size, r.Artifact(".root").Size
+	if boot > maxBootFile {
+		return fmt.Errorf("the boot file has %d MiB, at most %d are allowed: leave out modules of the initramfs", boot/mib, maxBootFile/mib)
+	}
+	if b.opts.Compression == "" && b.opts.Flavour == FlavourVM && boot+root > maxUpdate {
+		return fmt.Errorf("boot file and root file system have %d MiB, at most %d are allowed", (boot+root)/mib, maxUpdate/mib)
+	}
+	return nil
 }
 
 func (b *builder) path(ending string) string {

@@ -3,7 +3,9 @@ package image
 import (
 	"bytes"
 	"debug/pe"
+	"encoding/binary"
 	"encoding/json"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -21,6 +23,7 @@ import (
 
 	"github.com/bothy-os/bothy/os/boot/disks"
 	"github.com/bothy-os/bothy/os/gpt"
+	"github.com/bothy-os/bothy/os/image/fat"
 	"github.com/bothy-os/bothy/os/verity"
 )
 
@@ -79,6 +82,7 @@ func TestImage(t *testing.T) {
 	t.Run("boot file", func(t *testing.T) { checkBootFile(t, path(".efi"), first) })
 	t.Run("root", func(t *testing.T) { checkRoot(t, root, first) })
 	t.Run("disk", func(t *testing.T) { checkDisk(t, path(".raw"), read(t, path(".efi")), root) })
+	t.Run("medium", func(t *testing.T) { checkMedium(t, path(".iso"), read(t, path(".efi")), root) })
 	t.Run("qcow2", func(t *testing.T) { checkQCOW2(t, path(".raw"), path(".qcow2")) })
 	t.Run("artifact", func(t *testing.T) { checkArtifact(t, path(".oci"), first) })
 	t.Run("sbom", func(t *testing.T) { checkSBOM(t, read(t, path(".spdx.json"))) })
@@ -176,6 +180,46 @@ func checkDisk(t *testing.T, file string, uki, root []byte) {
 	got, err := exec.Command(mtype, "-i", esp, "::"+BootFile).Output()
 	if err != nil || !bytes.Equal(got, uki) {
 		t.Errorf("the ESP does not hold the boot file: %d bytes, %v", len(got), err)
+	}
+}
+
+// checkMedium reads the medium in both ways that there are.
+func checkMedium(t *testing.T, file string, uki, root []byte) {
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	table, err := gpt.Read(f, size)
+	if err != nil || len(table.Partitions) != 2 || table.Partitions[1].Name != disks.RootA {
+		t.Fatalf("%+v, %v", table, err)
+	}
+	catalog := make([]byte, isoSector)
+	if _, err := f.ReadAt(catalog, isoCatalog*isoSector); err != nil {
+		t.Fatal(err)
+	}
+	if at := int64(binary.LittleEndian.Uint32(catalog[40:])) * isoSector; at != table.Partitions[0].Offset() {
+		t.Errorf("a drive starts from byte %d, a stick from %d", at, table.Partitions[0].Offset())
+	}
+	boot, err := fat.ReadFile(io.NewSectionReader(f, table.Partitions[0].Offset(), table.Partitions[0].Size()), BootFile)
+	if err != nil || !bytes.Equal(boot, uki) {
+		t.Errorf("the boot file on it is another: %d bytes, %v", len(boot), err)
+	}
+	slot := make([]byte, len(root))
+	if _, err := f.ReadAt(slot, table.Partitions[1].Offset()); err != nil || !bytes.Equal(slot, root) {
+		t.Errorf("the root file system on it is another: %v", err)
+	}
+	tool, err := exec.LookPath("isoinfo")
+	if err != nil {
+		t.Skip("isoinfo is not installed")
+	}
+	out, err := exec.Command(tool, "-l", "-d", "-i", file).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "Volume id: BOTHY\n") || !strings.Contains(string(out), "El Torito VD version 1 found") {
+		t.Errorf("%v: %s", err, out)
 	}
 }
 

@@ -7,6 +7,7 @@
 //	NAME.efi        the boot file (UKI): stub, kernel, initramfs and command line in one
 //	NAME.root       the root file system (erofs) with its hash tree (dm-verity)
 //	NAME.raw        a disk: ESP, two slots for root file systems, data
+//	NAME.iso        a medium to install from, for sticks and optical drives
 //	NAME.qcow2      the same for virtual machines
 //	NAME.oci/       boot file and root file system as an OCI artifact, for updates
 //	NAME.spdx.json  what is inside
@@ -24,6 +25,6 @@
 //
 // Map: build.go (the order of things); inputs.go (packages and tools); modules.go with
 // flavours.yaml (what of a kernel goes in); root.go, stage1.go (the two file systems),
-// uki.go, secureboot.go, disk.go, qcow2.go, artifact.go, sbom.go (one format each);
+// uki.go, secureboot.go, disk.go, iso.go, qcow2.go, artifact.go, sbom.go (one format each);
 // seed.go (a volume with boot configuration). Package fat writes FAT file systems.
 package image

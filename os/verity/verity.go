@@ -113,6 +113,17 @@ func (s *Superblock) encode() []byte {
 	return b
 }
 
+// Size is how many bytes data, superblock and tree take together.
+func (s *Superblock) Size() int64 {
+	const perBlock = BlockSize / sha256.Size
+	total := s.Blocks + 1
+	for level := s.Blocks; level > 1; {
+		level = (level + perBlock - 1) / perBlock
+		total += level
+	}
+	return int64(total) * BlockSize
+}
+
 // Find reads the superblock behind blocks of data on a device and returns it if the root
 // hash is that of the tree that follows. A tree of other data is an error; the data
 // itself is not read.

@@ -14,14 +14,25 @@ import (
 	"github.com/bothy-os/bothy/os/boot/disks"
 	"github.com/bothy-os/bothy/os/boot/ext4"
 	"github.com/bothy-os/bothy/os/gpt"
+	"github.com/bothy-os/bothy/os/reset"
 )
 
 // mountData mounts the data partition. It is made as large as the disk allows, and gets a
 // file system when it is blank.
 func mountData(log *slog.Logger) error {
 	p, err := dataPartition()
+	if errors.Is(err, errNoData) {
+		return mountMedium(log, err)
+	}
 	if err != nil {
 		return err
+	}
+	wiped, err := reset.Finish(p)
+	if err != nil {
+		return err
+	}
+	if wiped {
+		log.Warn("the data partition was made blank, as was asked for", "device", p.Device)
 	}
 	size, err := growPartition(log, p)
 	if err != nil {
@@ -60,6 +71,19 @@ func mountOnDevice(device, dir string) error {
 	return unix.Mount(device, dir, "ext4", unix.MS_NOATIME, "prjquota")
 }
 
+// errNoData says that the medium that the machine was started from has no data partition.
+var errNoData = errors.New("no data partition")
+
+// mountMedium keeps in memory what a machine that was started from an installation medium
+// knows.
+func mountMedium(log *slog.Logger, why error) error {
+	log.Info("started from a medium to install from", "because", why)
+	if err := mountOn("tmpfs", boot.StateDir, unix.MS_NOSUID|unix.MS_NODEV, "mode=0700"); err != nil {
+		return err
+	}
+	return os.WriteFile(boot.MediumFile, nil, 0o600)
+}
+
 // dataPartition finds the partition on the disk that the machine was started from. Others
 // have the name of another installation.
 func dataPartition() (disks.Partition, error) {
@@ -73,9 +97,9 @@ func dataPartition() (disks.Partition, error) {
 				return p, nil
 			}
 		}
-		return disks.Partition{}, fmt.Errorf("disk %s has no partition %s", r.Disk, disks.Data)
+		return disks.Partition{}, fmt.Errorf("disk %s has no partition %s: %w", r.Disk, disks.Data, errNoData)
 	}
-	return disks.Partition{}, errors.New("the root file system is on no partition of bothy's")
+	return disks.Partition{}, fmt.Errorf("the root file system is on no partition of bothy's: %w", errNoData)
 }
 
 // growPartition makes the data partition reach to the end of its disk, and returns its

@@ -79,6 +79,7 @@ func keep(log *slog.Logger) error {
 		boot.Service{Name: boot.AgentService, Command: func() (*exec.Cmd, error) { return boot.AgentCommand(binDir) }},
 	)
 	k.On(machine.ReadySignal, func() { k.Start(boot.AgentService) })
+	k.On(machine.RestartAgentSignal, func() { k.Restart(boot.AgentService) })
 	k.Start(machineService)
 	sig := k.Run(machine.PowerOffSignal, unix.SIGTERM, unix.SIGINT)
 	log.Info("the machine is stopping", "signal", sig)

@@ -103,6 +103,9 @@ func openRoot(log *slog.Logger, args rootArgs) (string, error) {
 	var last error
 	for {
 		p, sb, err := findRoot(args)
+		if err != nil {
+			p, sb, err = findMedium(args, err)
+		}
 		if err == nil {
 			log.Info("found the root file system", "partition", p.Name, "device", p.Device)
 			return devmapper.CreateReadOnly(mappedRoot, "verity", sb.Table(p.Number, args.hash), int64(sb.Blocks)*verity.BlockSize)
@@ -118,7 +121,7 @@ func openRoot(log *slog.Logger, args rootArgs) (string, error) {
 // one that is not to be started.
 func findRoot(args rootArgs) (disks.Partition, *verity.Superblock, error) {
 	var errs []error
-	for _, p := range disks.Partitions(disks.RootA, disks.RootB) {
+	for _, p := range installedFirst(disks.Partitions(disks.RootA, disks.RootB), disks.Partitions(disks.Data)) {
 		sb, err := readSuperblock(p.Device, args)
 		if err == nil {
 			return p, sb, nil

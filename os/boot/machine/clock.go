@@ -63,21 +63,20 @@ func (c *clock) raise() error {
 	return setClock(least)
 }
 
-// keep asks servers for the time, and keeps it.
-func (c *clock) keep(ctx context.Context, servers []string) {
-	if len(servers) == 0 {
-		servers = []string{defaultNTP}
-	}
+// keep asks servers for the time, and keeps it. When it is woken it asks at once.
+func (c *clock) keep(ctx context.Context, servers func() []string, woken <-chan struct{}) {
 	kept := time.NewTicker(keepClock)
 	defer kept.Stop()
 	for wait := time.Duration(0); ; {
 		select {
 		case <-time.After(wait):
 			wait = askClock
-			if err := c.ask(servers); err != nil {
+			if err := c.ask(servers()); err != nil {
 				c.log.Warn("nobody says what time it is", "err", err)
 				wait = askClockAgain
 			}
+		case <-woken:
+			wait = 0
 		case <-kept.C:
 			if err := c.remember(); err != nil {
 				c.log.Warn("the time was not kept", "err", err)
@@ -90,6 +89,9 @@ func (c *clock) keep(ctx context.Context, servers []string) {
 
 // ask takes the answer of the first server that gives one which makes sense.
 func (c *clock) ask(servers []string) error {
+	if len(servers) == 0 {
+		servers = []string{defaultNTP}
+	}
 	var errs []error
 	for _, server := range servers {
 		answer, err := ntp.Query(server)

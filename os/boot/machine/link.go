@@ -22,10 +22,10 @@ func (n *network) candidates() ([]netlink.Link, error) {
 	}
 	var out []netlink.Link
 	for _, link := range all {
-		a := link.Attrs()
-		if !hasHardware(a.Name) || n.want.Interface != "" && n.want.Interface != a.Name && n.want.Interface != a.HardwareAddr.String() {
+		if !n.wants(link) {
 			continue
 		}
+		a := link.Attrs()
 		if err := netlink.LinkSetUp(link); err != nil {
 			n.log.Warn("a network interface stays down", "interface", a.Name, "err", err)
 			continue
@@ -40,6 +40,19 @@ func (n *network) candidates() ([]netlink.Link, error) {
 	// Those with a cable first.
 	slices.SortStableFunc(out, func(a, b netlink.Link) int { return carrier(b) - carrier(a) })
 	return out, nil
+}
+
+// wants says whether an interface may be the uplink. One that is called by its name need
+// not be hardware.
+func (n *network) wants(link netlink.Link) bool {
+	a := link.Attrs()
+	switch n.want.Interface {
+	case a.Name:
+		return true
+	case "", a.HardwareAddr.String():
+		return hasHardware(a.Name)
+	}
+	return false
 }
 
 func carrier(link netlink.Link) int {
@@ -104,7 +117,7 @@ func (u *Uplink) configure(link netlink.Link) error {
 		}
 	}
 	if u.Gateway == "" {
-		return nil
+		return dropDefault(family)
 	}
 	gateway := net.ParseIP(u.Gateway)
 	route := &netlink.Route{LinkIndex: link.Attrs().Index, Gw: gateway, Dst: anywhere(family)}
@@ -113,6 +126,23 @@ func (u *Uplink) configure(link netlink.Link) error {
 	}
 	if err := netlink.RouteReplace(route); err != nil {
 		return fmt.Errorf("route through %s: %w", u.Gateway, err)
+	}
+	return nil
+}
+
+// dropDefault takes away the machine's way out.
+func dropDefault(family int) error {
+	routes, err := netlink.RouteListFiltered(family, &netlink.Route{Dst: anywhere(family), Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_DST|netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return err
+	}
+	for _, r := range routes {
+		if r.Protocol == unix.RTPROT_RA {
+			continue // the router said so, and will again
+		}
+		if err := netlink.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("take away the route through %s: %w", r.Gw, err)
+		}
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,10 +18,15 @@ import (
 	"github.com/bothy-os/bothy/internal/durable"
 	"github.com/bothy-os/bothy/os/boot"
 	"github.com/bothy-os/bothy/os/boot/modules"
+	"github.com/bothy-os/bothy/os/settings"
 )
 
 // ReadySignal tells process 1 that the agent can start.
 const ReadySignal = unix.SIGUSR1
+
+// RestartAgentSignal has process 1 start the agent again, which then finds another
+// environment.
+const RestartAgentSignal = unix.SIGUSR2
 
 const (
 	// BinDir has every program of the root file system.
@@ -42,6 +48,17 @@ type keeper struct {
 	changed <-chan struct{}
 	screen  *screen
 	clock   *clock
+	modules *modules.Set
+
+	config    *v1alpha1.BootConfig
+	name      string
+	engine    *settings.Engine
+	addresses *addresses
+	mu        sync.Mutex
+	// published is what the agent was told last.
+	published servers
+	// servedAnew is sent to when there are other time servers.
+	servedAnew chan struct{}
 }
 
 // Run is the life of `bothy-init machine`.
@@ -57,7 +74,9 @@ func Run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	k := &keeper{log: log, changed: changed, screen: newScreen(release()), clock: newClock(log)}
+	k := &keeper{
+		log: log, changed: changed, screen: newScreen(release()), clock: newClock(log), modules: set, servedAnew: make(chan struct{}, 1),
+	}
 	go keepKernelLog(ctx, log)
 	go k.screen.show(ctx)
 	watchPowerButton(ctx, log)
@@ -68,9 +87,19 @@ func Run(ctx context.Context, log *slog.Logger) error {
 }
 
 func (k *keeper) run(ctx context.Context) error {
+	if runsFromMedium() {
+		return k.runInstaller(ctx)
+	}
 	config, err := k.awaitConfig(ctx)
 	if err != nil {
 		return err
+	}
+	if config.Install != nil { // a stick with a data partition, which goes on from there
+		return k.runInstaller(ctx)
+	}
+	if k.resetIfAsked(config) {
+		<-ctx.Done() // process 1 ends this one
+		return nil
 	}
 	return k.serve(ctx, config)
 }
@@ -97,32 +126,65 @@ func (k *keeper) explain(ctx context.Context, err error) error {
 
 // serve brings the machine to where the agent can start, and stays.
 func (k *keeper) serve(ctx context.Context, config *v1alpha1.BootConfig) error {
-	name := config.MachineName
-	if name == "" {
-		name = defaultName()
+	k.config, k.name = config, config.MachineName
+	if k.name == "" {
+		k.name = defaultName()
 	}
-	if err := unix.Sethostname([]byte(name)); err != nil {
-		return fmt.Errorf("set the host name: %w", err)
-	}
-	k.screen.set(func(s *state) { s.name, s.doing, s.problem = name, "bringing up the network", "" })
-	n := &network{log: k.log, want: config.Network, changed: k.changed, screen: k.screen}
-	uplink, err := n.up(ctx)
+	k.screen.set(func(s *state) { s.name, s.doing, s.problem = k.name, "bringing up the network", "" })
+	k.addresses = &addresses{boot: config.Network, make: func(want v1alpha1.BootNetwork, trial bool) *network {
+		return &network{log: k.log, want: want, changed: k.changed, screen: k.screen, trial: trial}
+	}}
+	early := k.earlyParts()
+	engine, err := settings.Open(settings.Config{
+		Dir: filepath.Join(stateDir, "settings"), Parts: append(early, k.addresses), AfterUpdate: missingArguments,
+		Applied: k.republish, Confirmed: k.confirmed, Log: k.log,
+	})
 	if err != nil {
 		return err
 	}
-	go n.keep(ctx, uplink)
-	go k.clock.keep(ctx, append(config.Network.NTP, uplink.NTP...))
-	if err := k.publish(name, uplink); err != nil {
+	k.engine = engine
+	// Modules bring interfaces, and sysctls are for these.
+	engine.Start(ctx, early...)
+	problem, err := k.addresses.begin(ctx, engine.InForce())
+	if err != nil {
 		return err
 	}
-	k.screen.set(func(s *state) { s.address, s.doing = uplink.Address+" on "+uplink.Interface, "starting the agent" })
-	return k.screen.followAgent(ctx)
+	if problem != nil {
+		k.log.Warn("not all network interfaces are as the repository wants them", "err", problem)
+		engine.Complain(k.addresses, problem)
+	}
+	if err := engine.Serve(ctx, boot.MachineSocket); err != nil {
+		return err
+	}
+	k.announce(k.serversOf(engine.InForce()))
+	if err := k.publish(k.addresses.current()); err != nil {
+		return err
+	}
+	if err := unix.Kill(1, ReadySignal); err != nil {
+		return err
+	}
+	go k.clock.keep(ctx, k.ntp, k.servedAnew)
+	go k.showSettings(ctx)
+	go k.watchSeeds(ctx)
+	failed := make(chan error, 1)
+	go func() { failed <- engine.Run(ctx) }()
+	go func() { failed <- k.screen.followAgent(ctx) }()
+	return <-failed
 }
 
-// publish writes what the agent reads, and has it started. An agent that runs already, as
-// when this process was started again, is left alone.
-func (k *keeper) publish(name string, uplink *Uplink) error {
-	resolv := resolvConf(uplink.DNS)
+// earlyParts are the settings that a machine can have before its network.
+func (k *keeper) earlyParts() []settings.Part {
+	return []settings.Part{
+		&settings.Modules{Load: k.modules.Load},
+		&settings.Sysctls{Root: "/proc/sys", OriginalsFile: filepath.Join(boot.RunDir, "sysctls.json")},
+		&settings.Hostname{Default: k.name},
+		&settings.Disks{Dir: filepath.Join(boot.StateDir, "disks")},
+	}
+}
+
+// publish writes what the agent reads when it starts.
+func (k *keeper) publish(uplink *Uplink) error {
+	name, resolv := k.name, resolvConf(k.asked().dns)
 	if err := os.WriteFile(boot.RunDir+"/resolv.conf", []byte(resolv), 0o644); err != nil {
 		return err
 	}
@@ -134,7 +196,7 @@ func (k *keeper) publish(name string, uplink *Uplink) error {
 	env := &boot.Environment{
 		Name: name, Address: uplink.Address, Uplink: uplink.Interface, StateDir: boot.StateDir, BinDir: BinDir,
 		ImageLayouts: imageLayouts(), CgroupRoot: cgroupRoot, Cgroup2Dir: cgroup2Dir,
-		ResolvConf: resolv, BootID: bootID[:16], StartedAt: poweredOn().UnixNano(),
+		ResolvConf: resolv, BootID: bootID[:16], StartedAt: poweredOn().UnixNano(), Appliance: true,
 	}
 	if err := writeMachineID(); err != nil {
 		return err
@@ -146,8 +208,9 @@ func (k *keeper) publish(name string, uplink *Uplink) error {
 	if err := durable.WriteFile(boot.EnvironmentFile, data, 0o600); err != nil {
 		return err
 	}
+	k.screen.set(func(s *state) { s.address, s.doing = uplink.Address+" on "+uplink.Interface, "starting the agent" })
 	k.log.Info("the agent can start", "name", name, "address", uplink.Address, "interface", uplink.Interface)
-	return unix.Kill(1, ReadySignal)
+	return nil
 }
 
 // imageLayouts are the container images that are here without a registry.

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,12 +42,15 @@ var uplinkFile = filepath.Join(stateDir, "uplink.json")
 // the address it had. Switches take most of a minute to forward after a link came up.
 const patience = time.Minute
 
-// network brings up interfaces.
+// network brings up the uplink.
 type network struct {
 	log     *slog.Logger
 	want    v1alpha1.BootNetwork
 	changed <-chan struct{}
 	screen  *screen
+	// trial says that the uplink has to prove itself: it is not the one to start with when
+	// there is no other.
+	trial bool
 }
 
 // up returns once the machine has an address.
@@ -61,7 +65,10 @@ func (n *network) up(ctx context.Context) (*Uplink, error) {
 	if err != nil {
 		return nil, err
 	}
-	u.DNS = append(n.want.DNS, u.DNS...)
+	u.DNS = append(slices.Clone(n.want.DNS), u.DNS...)
+	if n.trial {
+		return u, nil
+	}
 	return u, n.remember(u)
 }
 
@@ -69,7 +76,7 @@ func (n *network) up(ctx context.Context) (*Uplink, error) {
 func (n *network) static(ctx context.Context) (*Uplink, error) {
 	prefix, err := netip.ParsePrefix(n.want.Address)
 	if err != nil {
-		return nil, fmt.Errorf("network.address of the boot configuration needs the length of its prefix, as in 192.0.2.10/24: %w", err)
+		return nil, fmt.Errorf("the address of the uplink needs the length of its prefix, as in 192.0.2.10/24: %w", err)
 	}
 	link, err := n.awaitLink(ctx)
 	if err != nil {
@@ -92,6 +99,10 @@ func (n *network) awaitLink(ctx context.Context) (netlink.Link, error) {
 		if len(links) > 0 {
 			return links[0], nil
 		}
+		if n.trial {
+			_, err := findLink(n.want.Interface)
+			return nil, fmt.Errorf("%s: %w", n.want.Interface, err)
+		}
 		n.complain("there is no network interface"+n.wanted(), "check the cable, and network.interface in the boot configuration")
 		select {
 		case <-n.changed:
@@ -109,12 +120,18 @@ func (n *network) wanted() string {
 }
 
 func (n *network) complain(problem, next string) {
+	if n.trial {
+		return // the machine is not kept from anything: it has another uplink to go back to
+	}
 	n.screen.set(func(s *state) { s.problem, s.next = problem, next })
 }
 
 // dynamic asks for an address on every interface that has a link, again and again.
 func (n *network) dynamic(ctx context.Context) (*Uplink, error) {
-	kept := n.kept()
+	var kept *Uplink
+	if !n.trial {
+		kept = n.kept()
+	}
 	var giveUp <-chan time.Time
 	if kept != nil {
 		giveUp = time.After(patience)
@@ -132,6 +149,10 @@ func (n *network) dynamic(ctx context.Context) (*Uplink, error) {
 				return u, u.configure(link)
 			}
 			errs = append(errs, fmt.Errorf("%s: %w", link.Attrs().Name, err))
+		}
+		if len(links) == 0 && n.trial {
+			_, err := findLink(n.want.Interface)
+			return nil, fmt.Errorf("%s: %w", n.want.Interface, err)
 		}
 		if len(links) == 0 {
 			errs = append(errs, errors.New("there is no network interface"+n.wanted()))
@@ -188,7 +209,7 @@ func (n *network) remember(u *Uplink) error {
 // resolvConf is the resolver configuration for servers.
 func resolvConf(servers []string) string {
 	var b strings.Builder
-	b.WriteString("# Made by bothy from the boot configuration and from DHCP.\n")
+	b.WriteString("# Made by bothy from the boot configuration, the repository and DHCP.\n")
 	for _, s := range servers {
 		if net.ParseIP(s) != nil {
 			b.WriteString("nameserver " + s + "\n")

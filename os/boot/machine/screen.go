@@ -16,6 +16,8 @@ type state struct {
 	// about it.
 	doing, problem, next string
 	commit, urls         string
+	// settings is what becomes of those of the repository, where it is not plain.
+	settings string
 }
 
 // screen shows the state on every console.
@@ -103,6 +105,7 @@ func (s *state) text() string {
 		{"state", s.doing},
 		{"commit", s.commit},
 		{"answers", s.urls},
+		{"settings", s.settings},
 		{"problem", s.problem},
 		{"next", s.next},
 	} {

@@ -76,23 +76,43 @@ func identifyFS(f io.ReaderAt) (fstype, label string, err error) {
 
 // readSeed takes the configuration from a volume, and everything else along with it: keys,
 // container images, a bundle of the repository.
-func readSeed(device, fstype string) (_ *found, err error) {
+func readSeed(device, fstype string) (f *found, err error) {
+	err = withSeed(device, fstype, func() error {
+		if f, err = decodeSeed(device); err != nil {
+			return err
+		}
+		return copySeed(seedMount, seedDir)
+	})
+	return f, err
+}
+
+// readConfig takes nothing but the configuration from a volume.
+func readConfig(device, fstype string) (f *found, err error) {
+	err = withSeed(device, fstype, func() error {
+		f, err = decodeSeed(device)
+		return err
+	})
+	return f, err
+}
+
+// withSeed has a volume mounted for as long as do runs.
+func withSeed(device, fstype string, do func() error) (err error) {
 	if err := os.MkdirAll(seedMount, 0o700); err != nil {
-		return nil, err
+		return err
 	}
 	if err := unix.Mount(device, seedMount, fstype, unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
-		return nil, fmt.Errorf("mount: %w", err)
+		return fmt.Errorf("mount: %w", err)
 	}
 	defer func() { err = errors.Join(err, unix.Unmount(seedMount, 0)) }()
+	return do()
+}
+
+func decodeSeed(device string) (*found, error) {
 	data, err := os.ReadFile(filepath.Join(seedMount, boot.SeedConfig))
 	if err != nil {
 		return nil, fmt.Errorf("read the boot configuration: %w", err)
 	}
-	f, err := decode(boot.SeedConfig+" on "+device, data)
-	if err != nil {
-		return nil, err
-	}
-	return f, copySeed(seedMount, seedDir)
+	return decode(boot.SeedConfig+" on "+device, data)
 }
 
 // copySeed copies what is beside the configuration, for the owner's eyes only.
