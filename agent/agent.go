@@ -44,6 +44,10 @@ type hall struct {
 	// identity makes, or reads, the machine's key when it is first asked for.
 	identity func() (*identity.Identity, error)
 	machines *machines
+	// os keeps the machine's operating system.
+	os *osUpdates
+	// pauses has the site component stop and go on.
+	pauses chan pause
 	// rosterFile is what the API server goes by.
 	rosterFile *roster.Reader
 
@@ -110,8 +114,9 @@ func newHall(env *boot.Environment, log *slog.Logger) (*hall, error) {
 	}
 	h.rosterFile = roster.NewReader(h.paths.Roster())
 	h.machines = newMachines(log, env.Name, h.paths.Kubeconfig(machineIdentity))
+	h.os = newOSUpdates(h)
 	components := []supervise.Component{
-		memoryComponent(), h.statusComponent(), h.siteComponent(), h.pinsComponent(), h.milestoneComponent(), h.identityComponent(), h.enrolmentComponent(),
+		memoryComponent(), h.os.component(), h.statusComponent(), h.siteComponent(), h.pinsComponent(), h.milestoneComponent(), h.identityComponent(), h.enrolmentComponent(),
 	}
 	components = append(components, h.reconciler.Components()...)
 	h.outer, err = supervise.New(log, components...)

@@ -59,6 +59,9 @@ func (f fluxRoot) Sync() boot.Sync {
 	case PhaseDegraded:
 		out.Phase, out.Reason = boot.Failed, string(s.Reason)
 	}
+	if p := s.machineProblem(); p != nil && out.Phase != boot.Failed {
+		out.Phase, out.Reason, out.Message = boot.Failed, p.Reason, p.Message
+	}
 	return out
 }
 

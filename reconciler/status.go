@@ -55,7 +55,12 @@ type Status struct {
 	Endpoint *endpoint.Status `json:"endpoint,omitempty"`
 	// LastPruned lists what the last prune deleted.
 	LastPruned *PrunedStatus `json:"lastPruned,omitempty"`
-	Events     []Event       `json:"events,omitempty"`
+	// Machine is what commits ask of the machine itself and did not get.
+	Machine []MachineProblem `json:"machine,omitempty"`
+	Events  []Event          `json:"events,omitempty"`
+
+	// machine is Machine by the part of the machine.
+	machine map[string]MachineProblem
 }
 
 // Source is the state of the repository.

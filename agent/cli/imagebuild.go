@@ -20,10 +20,10 @@ import (
 func newOS(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "os",
-		Short:   "Build the operating system of machines that run nothing but bothy",
+		Short:   "Build and watch the operating system of machines that run nothing but bothy",
 		GroupID: "repo",
 	}
-	cmd.AddCommand(newOSBuild(o), newOSSeed(), newOSSign())
+	cmd.AddCommand(newOSBuild(o), newOSSeed(), newOSSign(), newOSStatus(o), newOSRetry(o))
 	return cmd
 }
 

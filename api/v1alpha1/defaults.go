@@ -41,6 +41,7 @@ func (c *Cluster) Default() {
 	setDefault(&s.Storage.Local.ClassName, "local")
 	setDefault(&s.Storage.Local.ReclaimPolicy, "Delete")
 	s.GitOps.setDefaults()
+	s.OS.setDefaults()
 }
 
 // defaultJoinPort is beside the API server's.

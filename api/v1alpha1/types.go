@@ -39,6 +39,7 @@ type ClusterSpec struct {
 	Storage      StorageSpec      `json:"storage,omitempty"`
 	GitOps       GitOpsSpec       `json:"gitOps,omitempty"`
 	Telemetry    TelemetrySpec    `json:"telemetry,omitempty"`
+	OS           OSSpec           `json:"os,omitempty"`
 }
 
 // NetworkSpec is the cluster's network. Its ranges and DNS are fixed at first boot: Kubernetes

@@ -42,6 +42,7 @@ func (c *Cluster) Validate() []*FieldError {
 	oneOf(&p, "spec.storage.local.reclaimPolicy", l.ReclaimPolicy, "Delete", "Retain")
 	c.Spec.GitOps.validate(&p)
 	c.Spec.Telemetry.Tracing.validate(&p)
+	c.Spec.OS.validate(&p)
 	return p
 }
 

@@ -186,7 +186,7 @@ func (b *builder) build(ctx context.Context, work string) (*Result, error) {
 		}
 		result.Artifacts = append(result.Artifacts, *made)
 	}
-	oci, err := b.writeArtifact(result)
+	oci, err := b.writeArtifact(result, onDisk)
 	if err != nil {
 		return nil, fmt.Errorf("write the OCI artifact: %w", err)
 	}

@@ -16,6 +16,8 @@ type state struct {
 	// about it.
 	doing, problem, next string
 	commit, urls         string
+	// system is which operating system it runs, and what becomes of that.
+	system string
 }
 
 // screen shows the state on every console.
@@ -102,6 +104,7 @@ func (s *state) text() string {
 		{"address", s.address},
 		{"state", s.doing},
 		{"commit", s.commit},
+		{"system", s.system},
 		{"answers", s.urls},
 		{"problem", s.problem},
 		{"next", s.next},
