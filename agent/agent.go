@@ -46,6 +46,10 @@ type hall struct {
 	machines *machines
 	// settings keeps those of the machine.
 	settings settingsKeeper
+	// os keeps the machine's operating system.
+	os *osUpdates
+	// pauses has the site component stop and go on.
+	pauses chan pause
 	// rosterFile is what the API server, and whoever gives images to other nodes, goes by.
 	rosterFile *roster.Reader
 
@@ -115,8 +119,10 @@ func newHall(env *boot.Environment, log *slog.Logger) (*hall, error) {
 	if h.settings, err = h.newSettings(); err != nil {
 		return nil, err
 	}
+	h.os = newOSUpdates(h)
 	components := []supervise.Component{
-		memoryComponent(), h.settingsComponent(), h.statusComponent(), h.siteComponent(), h.pinsComponent(), h.siblingsComponent(), h.milestoneComponent(), h.identityComponent(), h.enrolmentComponent(),
+		memoryComponent(), h.settingsComponent(), h.os.component(), h.statusComponent(), h.siteComponent(), h.pinsComponent(), h.siblingsComponent(),
+		h.milestoneComponent(), h.identityComponent(), h.enrolmentComponent(),
 	}
 	components = append(components, h.reconciler.Components()...)
 	h.outer, err = supervise.New(log, components...)

@@ -53,6 +53,15 @@ func (c *Client) Reconcile(ctx context.Context, wait bool) error {
 	return body.Close()
 }
 
+// RetryOS has the machine forget that an image of the operating system did not work.
+func (c *Client) RetryOS(ctx context.Context, digest string) error {
+	body, err := call(ctx, c.socket, http.MethodPost, "/v1/os/retry", url.Values{"digest": {digest}})
+	if err != nil {
+		return err
+	}
+	return body.Close()
+}
+
 // History returns the newest commits that the site accepted, newest first; 0
 // means all that are known.
 func (c *Client) History(ctx context.Context, limit int) ([]history.Entry, error) {

@@ -259,6 +259,33 @@ func (n *nodeWatch) podCounts() PodCounts {
 	return c
 }
 
+// readyPods are the pods of this node that are ready, by namespace and name.
+func (n *nodeWatch) readyPods() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var out []string
+	for key, p := range n.pods {
+		if p.ready {
+			out = append(out, key)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// notReady are those of the pods that are there and not ready.
+func (n *nodeWatch) notReady(pods []string) []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var out []string
+	for _, key := range pods {
+		if p, there := n.pods[key]; there && !p.ready {
+			out = append(out, key)
+		}
+	}
+	return out
+}
+
 func (n *nodeWatch) set(change func()) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

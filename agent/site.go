@@ -49,6 +49,9 @@ type site struct {
 	telemetry v1alpha1.TelemetrySpec
 	// system is taken out of both: what keeps the machine's settings has it.
 	system v1alpha1.MachineSystemSpec
+	// os is taken out, too: another system than the one that runs is no reason to restart
+	// anything before it is there.
+	os v1alpha1.OSSpec
 }
 
 // decodeSite reads the site's own kinds out of a commit. Missing files mean
@@ -81,9 +84,9 @@ func decodeSite(snap *reconciler.Snapshot, sitePath, machine string) (*site, err
 	s.system = v1alpha1.System(s.cluster, s.machine)
 	s.cluster.Spec.System, s.machine.Spec.System = v1alpha1.SystemSpec{}, v1alpha1.MachineSystemSpec{}
 	// What the agent itself follows must not restart what the rest is for.
-	s.telemetry = s.cluster.Spec.Telemetry
+	s.telemetry, s.os = s.cluster.Spec.Telemetry, s.cluster.Spec.OS
 	defaults := v1alpha1.NewCluster(s.cluster.Metadata.Name).Spec
-	s.cluster.Spec.Telemetry, s.cluster.Spec.GitOps = defaults.Telemetry, defaults.GitOps
+	s.cluster.Spec.Telemetry, s.cluster.Spec.GitOps, s.cluster.Spec.OS = defaults.Telemetry, defaults.GitOps, defaults.OS
 	return s, errors.Join(errs...)
 }
 
@@ -231,9 +234,10 @@ func (h *hall) siteComponent() supervise.Component {
 		stop := func() {}
 		defer func() { stop() }()
 		failed := make(chan error, 1)
+		paused := false
 		for {
 			snap, accepted := h.reconciler.Accepted()
-			if snap != nil {
+			if snap != nil && !paused {
 				next, err := decodeSite(snap, h.boot.Repository.Path, h.env.Name)
 				if err != nil {
 					return fmt.Errorf("commit %s was accepted, but this version of bothy cannot read it: %w", snap.Commit, err)
@@ -263,6 +267,12 @@ func (h *hall) siteComponent() supervise.Component {
 			}
 			select {
 			case <-accepted:
+			case ask := <-h.pauses:
+				if paused = ask.pause; paused {
+					stop()
+					stop = func() {}
+				}
+				close(ask.done)
 			case err := <-failed:
 				return err
 			case <-ctx.Done():
@@ -270,6 +280,32 @@ func (h *hall) siteComponent() supervise.Component {
 			}
 		}
 	}}
+}
+
+// pause asks the site component to end what runs, or to go on.
+type pause struct {
+	pause bool
+	done  chan struct{}
+}
+
+// pauseSite ends everything that writes to what is kept, or lets it go on. Containers are
+// left alone.
+func (h *hall) pauseSite(ctx context.Context, on bool) error {
+	ask := pause{on, make(chan struct{})}
+	select {
+	case h.pauses <- ask:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-ask.done:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if on {
+		return endKube(h.log)
+	}
+	return nil
 }
 
 // siteGrace covers the stop of everything in the site.

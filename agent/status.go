@@ -33,6 +33,8 @@ type Status struct {
 	Settings *settings.Status `json:"settings,omitempty"`
 	// Machines are the workers that the site enrols, as a control plane sees them.
 	Machines []MachineStatus `json:"machines,omitempty"`
+	// OS is the operating system of the machine.
+	OS *OSStatus `json:"os,omitempty"`
 	// Pods counts this node's pods that have not ended.
 	Pods PodCounts `json:"pods"`
 	// URLs are where NodePort Services answer.

@@ -37,6 +37,7 @@ func (h *hall) statusComponent() supervise.Component {
 		mux.HandleFunc("POST /v1/diff", h.servePreview)
 		mux.HandleFunc("GET /v1/profile/{kind}", h.serveProfile)
 		mux.HandleFunc("GET /v1/images/verdict", h.serveImageVerdict)
+		mux.HandleFunc("POST /v1/os/retry", h.serveOSRetry)
 		h.networkRoutes(mux)
 		mux.Handle("GET /metrics", h.metricsHandler())
 		return serveSocket(ctx, boot.AgentSocket, mux, ready)
@@ -49,6 +50,12 @@ func (h *hall) serveReconcile(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err := h.reconciler.Reconcile(r.Context()); err != nil {
+		http.Error(w, err.Error(), http.StatusConflict)
+	}
+}
+
+func (h *hall) serveOSRetry(w http.ResponseWriter, r *http.Request) {
+	if err := h.os.retry(r.URL.Query().Get("digest")); err != nil {
 		http.Error(w, err.Error(), http.StatusConflict)
 	}
 }
@@ -135,6 +142,7 @@ func (h *hall) gather() Status {
 		Processes: []ProcessStatus{{Name: "agent", PID: os.Getpid()}},
 	}
 	h.describeMachine(&st)
+	st.OS = h.os.describe()
 	for _, c := range h.outer.Status() {
 		if h.follows() && appliers[c.Name] {
 			continue // another machine does this
@@ -176,7 +184,7 @@ func (h *hall) gather() Status {
 // statusChanged returns a channel that is closed at the next change of
 // anything status reports, or when ctx ends.
 func (h *hall) statusChanged(ctx context.Context) <-chan struct{} {
-	sources := []<-chan struct{}{h.outer.Changed(), h.reconciler.Changed(), h.node.changedChan(), h.milestones.changedChan()}
+	sources := []<-chan struct{}{h.outer.Changed(), h.reconciler.Changed(), h.node.changedChan(), h.milestones.changedChan(), h.os.changedChan()}
 	running, siteChanged := h.running()
 	_, settingsChanged := h.settings.Status()
 	sources = append(sources, settingsChanged)

@@ -20,10 +20,10 @@ import (
 func newOS(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "os",
-		Short:   "Build and install the operating system of machines that run nothing but bothy",
+		Short:   "Build, install and watch the operating system of machines that run nothing but bothy",
 		GroupID: "repo",
 	}
-	cmd.AddCommand(newOSBuild(o), newOSSeed(), newOSInstall(o), newOSSign())
+	cmd.AddCommand(newOSBuild(o), newOSSeed(), newOSInstall(o), newOSSign(), newOSStatus(o), newOSRetry(o))
 	return cmd
 }
 

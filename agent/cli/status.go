@@ -95,6 +95,9 @@ func printStatus(w io.Writer, s style, st *agent.Status) error {
 	if st.Images != nil {
 		fields(w, s, "images", imagesLine(s, st.Images))
 	}
+	if st.OS != nil && (st.OS.Phase != agent.OSForeign || st.OS.Message != "") {
+		fields(w, s, "system", osLine(s, st.OS))
+	}
 	fmt.Fprintln(w)
 	rows := [][]string{{"COMPONENT", "PROCESS", "STATE", "SINCE", "STARTED IN", "RESTARTS", "LAST ERROR"}}
 	for _, c := range st.Components {

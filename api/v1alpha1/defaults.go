@@ -43,6 +43,7 @@ func (c *Cluster) Default() {
 	setDefault(&s.Storage.Local.ReclaimPolicy, "Delete")
 	s.GitOps.setDefaults()
 	setDefault(&s.System.RevertAfter.Duration, defaultRevertAfter)
+	s.OS.setDefaults()
 }
 
 // defaultJoinPort is beside the API server's.

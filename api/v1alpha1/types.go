@@ -41,6 +41,7 @@ type ClusterSpec struct {
 	Telemetry    TelemetrySpec    `json:"telemetry,omitempty"`
 	// System is what the operating system of every machine is set to.
 	System SystemSpec `json:"system,omitempty"`
+	OS     OSSpec     `json:"os,omitempty"`
 }
 
 // The values of NetworkSpec.Encapsulation.

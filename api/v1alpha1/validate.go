@@ -43,6 +43,7 @@ func (c *Cluster) Validate() []*FieldError {
 	c.Spec.GitOps.validate(&p)
 	c.Spec.Telemetry.Tracing.validate(&p)
 	c.Spec.System.validate(&p, "spec.system")
+	c.Spec.OS.validate(&p)
 	return p
 }
 

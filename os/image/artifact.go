@@ -23,19 +23,31 @@ const (
 	MediaTypeSBOM     types.MediaType = "application/spdx+json"
 )
 
-// writeArtifact writes boot file, root file system and SBOM as an OCI layout.
-func (b *builder) writeArtifact(r *Result) (*Artifact, error) {
+// Annotations of its manifest, for people and for whoever decides before it is fetched; what
+// counts is what is inside.
+const (
+	AnnotationVersion = "dev.bothy.os.version"
+	AnnotationFlavour = "dev.bothy.os.flavour"
+)
+
+// writeArtifact writes boot file, root file system and SBOM as an OCI layout. The boot file is
+// the one that is on the disks: signed, if there are keys.
+func (b *builder) writeArtifact(r *Result, bootFile []byte) (*Artifact, error) {
 	img := mutate.MediaType(mutate.ConfigMediaType(empty.Image, MediaTypeConfig), types.OCIManifestSchema1)
 	size := int64(0)
 	for _, l := range []struct {
 		ending string
 		kind   types.MediaType
 	}{{".efi", MediaTypeBootFile}, {".root", MediaTypeRoot}, {".spdx.json", MediaTypeSBOM}} {
-		data, err := os.ReadFile(b.path(l.ending))
-		if err != nil {
-			return nil, err
+		data := bootFile
+		if l.kind != MediaTypeBootFile {
+			var err error
+			if data, err = os.ReadFile(b.path(l.ending)); err != nil {
+				return nil, err
+			}
 		}
 		size += int64(len(data))
+		var err error
 		img, err = mutate.Append(img, mutate.Addendum{
 			Layer: static.NewLayer(data, l.kind), MediaType: l.kind,
 			Annotations: map[string]string{"org.opencontainers.image.title": filepath.Base(b.path(l.ending))},
@@ -45,7 +57,7 @@ func (b *builder) writeArtifact(r *Result) (*Artifact, error) {
 		}
 	}
 	artifact, ok := mutate.Annotations(img, map[string]string{
-		"dev.bothy.os.version": r.Version, "dev.bothy.os.flavour": r.Flavour, "dev.bothy.os.kernel": r.Kernel,
+		AnnotationVersion: r.Version, AnnotationFlavour: r.Flavour, "dev.bothy.os.kernel": r.Kernel,
 		"dev.bothy.os.root-hash": r.RootHash, "dev.bothy.os.blocks": fmt.Sprint(r.Blocks),
 		"org.opencontainers.image.created": r.Time.Format(time.RFC3339),
 	}).(v1.Image)

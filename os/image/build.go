@@ -190,7 +190,7 @@ func (b *builder) build(ctx context.Context, work string) (*Result, error) {
 	if err := b.checkSizes(result); err != nil {
 		return nil, err
 	}
-	oci, err := b.writeArtifact(result)
+	oci, err := b.writeArtifact(result, onDisk)
 	if err != nil {
 		return nil, fmt.Errorf("write the OCI artifact: %w", err)
 	}

@@ -11,6 +11,7 @@ package verity
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -144,6 +145,55 @@ func Find(device io.ReaderAt, blocks uint64, root Hash) (*Superblock, error) {
 	}
 	return sb, nil
 }
+
+// Check reads all data on a device, and its tree, and says whether they are what the root hash
+// vouches for.
+func Check(ctx context.Context, device io.ReaderAt, blocks uint64, root Hash) error {
+	sb, err := Find(device, blocks, root)
+	if err != nil {
+		return err
+	}
+	// The lowest level from the data; the others follow from it.
+	level := make([]byte, 0, blocks*sha256.Size)
+	buffer := make([]byte, checkBlocks*BlockSize)
+	for at := uint64(0); at < blocks; at += checkBlocks {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		piece := buffer[:min(checkBlocks, blocks-at)*BlockSize]
+		if _, err := device.ReadAt(piece, int64(at)*BlockSize); err != nil {
+			return fmt.Errorf("read block %d: %w", at, err)
+		}
+		for ; len(piece) > 0; piece = piece[BlockSize:] {
+			h := hashBlock(piece[:BlockSize], sb.Salt)
+			level = append(level, h[:]...)
+		}
+	}
+	if over := len(level) % BlockSize; over != 0 {
+		level = append(level, make([]byte, BlockSize-over)...)
+	}
+	levels, got := tree(level, sb.Salt)
+	if got != root {
+		return fmt.Errorf("the data has the root hash %s, not %s", got, root)
+	}
+	// The tree is what the kernel compares with: it has to be there, too, highest level first.
+	levels = append([][]byte{level}, levels...)
+	at := int64(blocks+1) * BlockSize
+	for i := len(levels) - 1; i >= 0; i-- {
+		stored := make([]byte, len(levels[i]))
+		if _, err := device.ReadAt(stored, at); err != nil {
+			return fmt.Errorf("read the tree: %w", err)
+		}
+		if !bytes.Equal(stored, levels[i]) {
+			return fmt.Errorf("level %d of the tree is not that of the data", i)
+		}
+		at += int64(len(stored))
+	}
+	return nil
+}
+
+// checkBlocks is how many blocks are read at once.
+const checkBlocks = 256
 
 func decode(b []byte) (*Superblock, error) {
 	le := binary.LittleEndian

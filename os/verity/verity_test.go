@@ -48,6 +48,25 @@ func TestTheTreeIsFoundByItsRootHashOnly(t *testing.T) {
 	}
 }
 
+func TestCheckSeesEveryByte(t *testing.T) {
+	data, whole, root := image(t)
+	blocks := uint64(len(data) / BlockSize)
+	if err := Check(t.Context(), bytes.NewReader(whole), blocks, root); err != nil {
+		t.Fatal(err)
+	}
+	// In the data, in the superblock's neighbourhood, in each level of the tree.
+	for _, at := range []int{0, 12345678, len(data) - 1, len(data) + BlockSize + 1, len(data) + 2*BlockSize + 1, len(whole) - BlockSize} {
+		whole[at] ^= 1
+		if err := Check(t.Context(), bytes.NewReader(whole), blocks, root); err == nil {
+			t.Errorf("a change at %d is not seen", at)
+		}
+		whole[at] ^= 1
+	}
+	if err := Check(t.Context(), bytes.NewReader(whole[:len(whole)-BlockSize]), blocks, root); err == nil {
+		t.Error("the end of the tree is missing, and nobody sees it")
+	}
+}
+
 func TestOneByteChangesTheRootHash(t *testing.T) {
 	data, _, root := image(t)
 	data[12345678] ^= 1

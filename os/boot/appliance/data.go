@@ -87,7 +87,7 @@ func mountMedium(log *slog.Logger, why error) error {
 // dataPartition finds the partition on the disk that the machine was started from. Others
 // have the name of another installation.
 func dataPartition() (disks.Partition, error) {
-	slot := disks.Beneath(mappedDevice)
+	slot := disks.Beneath(disks.RootDevice)
 	for _, r := range disks.Partitions(disks.RootA, disks.RootB) {
 		if r.Device != slot {
 			continue

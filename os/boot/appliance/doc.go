@@ -12,12 +12,14 @@
 //
 // Promises: nothing of the root file system is used that the root hash does not vouch
 // for; what goes wrong before the agent runs ends in a restart of the machine after some
-// seconds, never in a machine that hangs; the data partition is made when it is empty, and
+// seconds, never in a machine that hangs; a system on trial that is not found healthy in
+// time ends, and the one before it starts; the data partition is made when it is empty, and
 // never otherwise. What listens to the network is no part of process 1, because its end is
 // the machine's.
 //
 // It must not know about Git, Kubernetes or the network.
 //
 // Map: main.go (names); stage1.go; init.go (process 1); mounts.go; data.go, ext4.go (the
-// data partition); watchdog.go; power.go; log.go.
+// data partition); watchdog.go; power.go; log.go; trial.go (a system on
+// trial).
 package appliance

@@ -21,7 +21,6 @@ const (
 	initName       = "init"
 	machineCommand = "machine"
 	machineService = "machine"
-	mappedDevice   = "/dev/dm-0"
 	fileLimit      = 1 << 20
 )
 
@@ -61,6 +60,7 @@ func runInit() error {
 		}
 	}
 	setSysctls(log)
+	watchTrial(log)
 	return keep(log)
 }
 

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bothy-os/bothy/os/boot"
+	"github.com/bothy-os/bothy/os/efi"
 )
 
 const cgroupRoot = "/sys/fs/cgroup"
@@ -34,6 +35,7 @@ func mountSystem(log *slog.Logger) error {
 		{"mqueue", "/dev/mqueue", plain, "", true},
 		{"cgroup2", cgroupRoot, plain, "nsdelegate", false},
 		{"securityfs", "/sys/kernel/security", plain, "", true},
+		{"efivarfs", efi.Dir, plain, "", true},
 		{"tracefs", "/sys/kernel/tracing", plain, "", true},
 		{"bpf", boot.BPFDir, plain, "mode=0700", false},
 	} {

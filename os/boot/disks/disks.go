@@ -19,6 +19,9 @@ const (
 	Data  = "bothy-data"
 )
 
+// RootDevice is the device of the device mapper that the root file system is on.
+const RootDevice = "/dev/dm-0"
+
 const sysBlock = "/sys/class/block"
 
 // Partition is one partition of a disk.

@@ -39,6 +39,17 @@ type agentStatus struct {
 		Message string `json:"message"`
 	} `json:"git"`
 	URLs []string `json:"urls"`
+	OS   struct {
+		Phase   string `json:"phase"`
+		Message string `json:"message"`
+		Wanted  string `json:"wanted"`
+		Read    int64  `json:"read"`
+		Update  *struct {
+			Current struct {
+				Digest string `json:"digest"`
+			} `json:"current"`
+		} `json:"update"`
+	} `json:"os"`
 }
 
 // agentRetry is the pause before the agent is asked again, which may be starting.
@@ -122,6 +133,44 @@ func (st *agentStatus) show(s *state) {
 		s.problem, s.next = "the repository cannot be read: "+st.Git.Source.LastError, "check the way to "+st.Git.Source.URL
 	}
 	s.urls = strings.Join(st.URLs, " ")
+	st.showSystem(s)
+}
+
+// showSystem says what becomes of the operating system.
+func (st *agentStatus) showSystem(s *state) {
+	s.system = ""
+	if u := st.OS.Update; u != nil && u.Current.Digest != "" {
+		s.system = shortDigest(u.Current.Digest)
+	}
+	switch wanted := shortDigest(st.OS.Wanted); st.OS.Phase {
+	case "fetching":
+		s.system += fmt.Sprintf(" fetching %s, %d MiB", wanted, st.OS.Read>>20)
+	case "writing":
+		s.system += " writing " + wanted
+	case "waiting":
+		s.system += " about to start " + wanted + ", waiting " + st.OS.Message
+	case "restarting":
+		s.system += " starting " + wanted
+	case "on-trial":
+		s.system = wanted + " on trial"
+		if st.OS.Message != "" {
+			s.system += ": " + st.OS.Message
+		}
+	case "failed":
+		if s.problem == "" {
+			s.problem, s.next = "operating system: "+st.OS.Message, "name another image in spec.os.image of the cluster"
+		}
+	}
+	s.system = strings.TrimSpace(s.system)
+}
+
+// shortDigest is the beginning of the digest in a reference.
+func shortDigest(ref string) string {
+	_, hex, ok := strings.Cut(ref, "sha256:")
+	if !ok {
+		return ref
+	}
+	return "sha256:" + hex[:min(len(hex), 12)]
 }
 
 func short(commit string) string { return commit[:min(len(commit), 12)] }

@@ -18,6 +18,8 @@ type state struct {
 	commit, urls         string
 	// settings is what becomes of those of the repository, where it is not plain.
 	settings string
+	// system is which operating system it runs, and what becomes of that.
+	system string
 }
 
 // screen shows the state on every console.
@@ -104,6 +106,7 @@ func (s *state) text() string {
 		{"address", s.address},
 		{"state", s.doing},
 		{"commit", s.commit},
+		{"system", s.system},
 		{"answers", s.urls},
 		{"settings", s.settings},
 		{"problem", s.problem},

@@ -33,6 +33,8 @@ type bench struct {
 	dir         string
 	// args are further arguments of QEMU.
 	args []string
+	// restarts lets machines start themselves again.
+	restarts bool
 }
 
 // newBench looks at the host. The test is skipped where a machine cannot run; with
@@ -135,9 +137,16 @@ func (b *bench) boot(t *testing.T, fw firmware, disks ...qemu.Disk) *machine {
 		t.Fatal(err)
 	}
 	b.run(t, "cp", firmwareDir+fw.vars, vars)
+	return b.powerOn(t, fw, disks...)
+}
+
+// powerOn is boot for a machine whose firmware remembers what it knew.
+func (b *bench) powerOn(t *testing.T, fw firmware, disks ...qemu.Disk) *machine {
+	t.Helper()
+	vars := filepath.Join(b.dir, "vars.fd")
 	m := &machine{started: time.Now(), log: filepath.Join(b.dir, "console.log")}
 	hardware, err := qemu.Start(context.WithoutCancel(t.Context()), qemu.Config{
-		Accelerator: b.accelerator, CPUs: 2, MemoryMiB: 3072, Disks: disks, ConsoleFile: m.log,
+		Accelerator: b.accelerator, CPUs: 2, MemoryMiB: 3072, Disks: disks, ConsoleFile: m.log, Restarts: b.restarts,
 		Args: append([]string{
 			"-machine", "smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on",
 			"-drive", "if=pflash,format=raw,readonly=on,file=" + firmwareDir + fw.code,

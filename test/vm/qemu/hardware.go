@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 )
 
 // Binary is the program that is run.
@@ -24,6 +25,8 @@ type Config struct {
 	// Ports are serial lines to the caller, by name. The machine finds the name in
 	// /sys/class/virtio-ports/*/name.
 	Ports map[string]*os.File
+	// Restarts lets the machine start itself again; without it that ends the machine.
+	Restarts bool
 	// ConsoleFile keeps what the machine prints.
 	ConsoleFile string
 	// Args are further arguments of QEMU.
@@ -34,7 +37,8 @@ type Config struct {
 type Disk struct {
 	// Serial names the disk: /sys/block/*/serial.
 	Serial string
-	// File holds the content, raw. Writes go to it.
+	// File holds the content, raw. Writes go to it. It may be an address that QEMU knows, such
+	// as nbd:unix:PATH, behind which is a disk with a write cache of its own.
 	File string
 	// ReadOnly keeps the machine from writing.
 	ReadOnly bool
@@ -46,7 +50,10 @@ const firstExtraFile = 3
 // args is the command line, and the files that the process must inherit.
 func (c Config) args() (args []string, files []*os.File) {
 	add := func(a ...string) { args = append(args, a...) }
-	add("-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot")
+	add("-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none", "-serial", "stdio")
+	if !c.Restarts {
+		add("-no-reboot")
+	}
 	add("-machine", "q35", "-accel", string(c.Accelerator), "-cpu", c.Accelerator.cpu())
 	add("-smp", strconv.Itoa(c.CPUs), "-m", strconv.Itoa(c.MemoryMiB)+"M")
 	add("-device", "virtio-rng-pci")
@@ -57,7 +64,11 @@ func (c Config) args() (args []string, files []*os.File) {
 		add("-initrd", c.Initrd)
 	}
 	for i, d := range c.Disks {
-		drive := fmt.Sprintf("if=none,id=disk%d,format=raw,cache=unsafe,discard=unmap,file=%s", i, d.File)
+		cache := "unsafe" // the host does not lose power
+		if strings.HasPrefix(d.File, "nbd:") {
+			cache = "writeback" // what is not flushed may be lost
+		}
+		drive := fmt.Sprintf("if=none,id=disk%d,format=raw,cache=%s,discard=unmap,file=%s", i, cache, d.File)
 		if d.ReadOnly {
 			drive += ",readonly=on"
 		}
