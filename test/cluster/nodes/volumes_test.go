@@ -60,10 +60,11 @@ func (c *two) volumes(t *testing.T) {
 	c.k.Run(t, "delete", "pod", "on-worker")
 	c.k.Run(t, "delete", "pvc", "on-worker")
 	cluster.Eventually(t, patience, "the volume on the worker to go with its claim", func() error {
-		if _, err := c.k.Output(t.Context(), "get", "pv", own.Metadata.Name); err == nil || !strings.Contains(err.Error(), "NotFound") {
-			return fmt.Errorf("it is there: %v", err)
+		out, err := c.k.Output(t.Context(), "get", "pv", own.Metadata.Name, "--ignore-not-found", "-o", "jsonpath={.status.phase}")
+		if err == nil && out != "" {
+			err = fmt.Errorf("it is %s", out)
 		}
-		return nil
+		return err
 	})
 }
 
