@@ -146,7 +146,7 @@ func (s *Siblings) each(ctx context.Context, visit func(*http.Client, Node) erro
 	}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport}
-	failed := error(ErrNobody)
+	failed := ErrNobody
 	for _, n := range nodes {
 		err := visit(client, n)
 		if err == nil || ctx.Err() != nil {
@@ -182,7 +182,7 @@ func get(ctx context.Context, client *http.Client, n Node, path string) (body io
 	if resp.StatusCode == http.StatusOK {
 		return watched, nil
 	}
-	watched.Close()
+	_ = watched.Close() // nothing is read from it
 	if resp.StatusCode == http.StatusNotFound {
 		return nil, errdefs.ErrNotFound
 	}
