@@ -1,6 +1,7 @@
 package install
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -92,8 +93,25 @@ var ErrNotBlank = errors.New("the disk is not blank")
 // partition tables, file systems and the records of software RAID are there.
 const headSize, tailSize = 4 * mib, 1 * mib
 
-// checkBlank is an error for a disk with anything on it.
+// unfinished is the first sector of a disk while a system is being installed on it: nobody
+// takes it for the beginning of anything, and when the power goes the disk still is one that
+// may be written to.
+var unfinished = func() []byte {
+	sector := make([]byte, gpt.SectorSize)
+	copy(sector, "bothy is being installed here, and was interrupted\n")
+	return sector
+}()
+
+// checkBlank is an error for a disk with anything on it but what an interrupted installation
+// has left.
 func checkBlank(d *disks.Disk, f io.ReaderAt, size int64) error {
+	first := make([]byte, gpt.SectorSize)
+	if _, err := f.ReadAt(first, 0); err != nil {
+		return fmt.Errorf("read %s: %w", d.Device, err)
+	}
+	if bytes.Equal(first, unfinished) {
+		return nil
+	}
 	if len(d.Partitions) > 0 {
 		return fmt.Errorf("%w: %s has partitions %s", ErrNotBlank, d.Device, strings.Join(d.Partitions, ", "))
 	}

@@ -144,6 +144,12 @@ func (w *writer) blank(data gpt.Partition) error {
 		return err
 	}
 	discard(w.file, w.size)
+	if _, err := w.device.WriteAt(unfinished, 0); err != nil {
+		return err
+	}
+	if err := w.device.Sync(); err != nil {
+		return err
+	}
 	esp := w.table.Partitions[espPart]
 	// Of the ESP everything that its file system may not write: zeros are left out there.
 	for _, part := range []struct{ at, size int64 }{{esp.Offset(), espHead}, {data.Offset(), headSize}} {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -238,7 +239,7 @@ func (e *Engine) needs() string {
 	if st.Trial == nil || len(st.Trial.Needs) == 0 {
 		return "an agent that says so"
 	}
-	return fmt.Sprint(st.Trial.Needs)
+	return strings.Join(st.Trial.Needs, ", ")
 }
 
 func (e *Engine) handle(ctx context.Context, r request) error {

@@ -19,7 +19,7 @@
 //
 // It must not know about Git, Kubernetes or the network.
 //
-// Map: main.go (names); stage1.go; init.go (process 1); mounts.go; data.go, ext4.go (the
+// Map: main.go (names); stage1.go, medium.go; init.go (process 1); mounts.go; data.go, ext4.go (the
 // data partition); watchdog.go; power.go; log.go; trial.go (a system on
 // trial).
 package appliance

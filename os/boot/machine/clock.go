@@ -65,6 +65,10 @@ func (c *clock) raise() error {
 
 // keep asks servers for the time, and keeps it. When it is woken it asks at once.
 func (c *clock) keep(ctx context.Context, servers func() []string, woken <-chan struct{}) {
+	// Whatever comes of the servers: this time has passed.
+	if err := c.remember(); err != nil {
+		c.log.Warn("the time was not kept", "err", err)
+	}
 	kept := time.NewTicker(keepClock)
 	defer kept.Stop()
 	for wait := time.Duration(0); ; {

@@ -7,6 +7,9 @@
 // machine's name and address it writes the environment that the agent reads, and sends
 // process 1 [ReadySignal].
 //
+// On a machine that was started from an installation medium it writes the system to a disk
+// instead, and on one that a seed volume wants to begin anew it has everything forgotten.
+//
 // Promises: a boot configuration is read once and kept on the data partition, and one that
 // is not valid is never half used; without a network a machine that had one starts with the
 // address it had; the clock never shows a time before the one the image was built at or
@@ -16,6 +19,7 @@
 // agent says.
 //
 // Map: machine.go (the order of things); config.go, with seed.go, firmware.go (boot
-// configuration); network.go, link.go, dhcp.go; clock.go; button.go; kernellog.go; console.go,
-// screen.go, agent.go (what the console shows).
+// configuration); network.go, link.go, dhcp.go (the uplink), addresses.go (all interfaces);
+// settings.go (those of the repository); installer.go, reset.go; clock.go; button.go;
+// kernellog.go; screen.go, agent.go (what the console shows).
 package machine

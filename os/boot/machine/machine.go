@@ -157,10 +157,7 @@ func (k *keeper) serve(ctx context.Context, config *v1alpha1.BootConfig) error {
 		return err
 	}
 	k.announce(k.serversOf(engine.InForce()))
-	if err := k.publish(k.addresses.current()); err != nil {
-		return err
-	}
-	if err := unix.Kill(1, ReadySignal); err != nil {
+	if err := k.greet(); err != nil {
 		return err
 	}
 	go k.clock.keep(ctx, k.ntp, k.servedAnew)
@@ -170,6 +167,25 @@ func (k *keeper) serve(ctx context.Context, config *v1alpha1.BootConfig) error {
 	go func() { failed <- engine.Run(ctx) }()
 	go func() { failed <- k.screen.followAgent(ctx) }()
 	return <-failed
+}
+
+// greet tells process 1 that the agent can start. One that runs already, as when this process
+// was started again, is left alone unless it goes by something else.
+func (k *keeper) greet() error {
+	before, _ := boot.LoadEnvironment() // there is none when the machine starts
+	if err := k.publish(k.addresses.current()); err != nil {
+		return err
+	}
+	if before != nil {
+		now, err := boot.LoadEnvironment()
+		if err != nil {
+			return err
+		}
+		if before.Address != now.Address || before.Uplink != now.Uplink || before.ResolvConf != now.ResolvConf {
+			return unix.Kill(1, RestartAgentSignal)
+		}
+	}
+	return unix.Kill(1, ReadySignal)
 }
 
 // earlyParts are the settings that a machine can have before its network.
