@@ -364,16 +364,17 @@ func (*osUpdates) startAgain(ctx context.Context) error {
 func (o *osUpdates) trial(ctx context.Context) error {
 	st, _ := o.updater.Status()
 	t := st.Trial
-	limit := time.Unix(0, o.env.StartedAt).Add(t.Limit)
+	// Since the kernel began, whatever the clock says meanwhile.
+	left := t.Limit - uptime()
 	o.set(func(s *OSStatus) { s.Phase, s.Wanted = OSOnTrial, t.Image })
 	before, err := decodeBaseline(t.Baseline)
 	if err != nil {
 		return err
 	}
-	o.log.Info("this system is on trial", "image", t.Image, "until", limit)
-	problem, err := o.awaitHealth(ctx, before, limit)
-	if err != nil || ctx.Err() != nil {
-		return err
+	o.log.Info("this system is on trial", "image", t.Image, "left", left)
+	problem := o.awaitHealth(ctx, before, left)
+	if ctx.Err() != nil {
+		return nil
 	}
 	if problem != "" {
 		reason := fmt.Sprintf("it was not healthy within %s: %s", t.Limit, problem)
@@ -389,6 +390,15 @@ func (o *osUpdates) trial(ctx context.Context) error {
 	o.log.Info("this system stays", "image", t.Image)
 	o.reconciler.Note(reconciler.Event{Reason: "OSUpdated", Commit: t.Commit, Message: fmt.Sprintf("the operating system %s runs, and is healthy", t.Image)})
 	return nil
+}
+
+// uptime is how long the kernel has been running.
+func uptime() time.Duration {
+	var since unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &since); err != nil {
+		return 0
+	}
+	return time.Duration(since.Nano())
 }
 
 func (o *osUpdates) fail(commit, image string, err error) {
