@@ -98,7 +98,7 @@ func newHall(env *boot.Environment, log *slog.Logger) (*hall, error) {
 	}
 	h := &hall{
 		standby: newStandby(env),
-		env:     env, boot: bootConfig, log: log, changed: make(chan struct{}),
+		env:     env, boot: bootConfig, log: log, changed: make(chan struct{}), pauses: make(chan pause),
 		paths:      paths.Paths{StateDir: boot.StateDir, RunDir: boot.RunDir},
 		milestones: loadMilestones(env),
 		identity:   sync.OnceValues(func() (*identity.Identity, error) { return identity.Open(boot.StateDir) }),

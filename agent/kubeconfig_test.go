@@ -77,7 +77,7 @@ func TestOnlyWhatTheChildUsesRestartsIt(t *testing.T) {
 	}
 	before := hash(v1alpha1.NewCluster("hut"))
 	undecided := maps.Clone(restarts)
-	for _, path := range settings(reflect.TypeFor[v1alpha1.Cluster](), "") {
+	for _, path := range settingPaths(reflect.TypeFor[v1alpha1.Cluster](), "") {
 		want, decided := restarts[path]
 		if !decided {
 			t.Errorf("%s is new: say in this test whether a change of it restarts `bothy kube`, and take it out in forKube if not", path)
@@ -95,15 +95,15 @@ func TestOnlyWhatTheChildUsesRestartsIt(t *testing.T) {
 	}
 }
 
-// settings are the paths of all fields that are no structs themselves. What a list holds is one setting.
-func settings(of reflect.Type, path string) []string {
+// settingPaths are the paths of all fields that are no structs themselves. What a list holds is one setting.
+func settingPaths(of reflect.Type, path string) []string {
 	var out []string
 	for i := range of.NumField() {
 		f := of.Field(i)
 		switch name := strings.TrimPrefix(path+"."+f.Name, "."); {
 		case f.Name == "TypeMeta":
 		case f.Type.Kind() == reflect.Struct:
-			out = append(out, settings(f.Type, name)...)
+			out = append(out, settingPaths(f.Type, name)...)
 		default:
 			out = append(out, name)
 		}

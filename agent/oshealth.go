@@ -77,13 +77,13 @@ func unhealthy(s *Status) map[string]string {
 
 // worse says in what a machine is worse than it was; "" if in nothing. Pods are those of the
 // baseline that are there and not ready.
-func (b osBaseline) worse(s *Status, since time.Time, pods []string) string {
+func (b osBaseline) worse(s *Status, pods []string) string {
 	switch g := s.Git; {
 	case b.API && !s.apiReady():
 		return "the API is not ready"
 	case b.Node && !s.Node.Ready:
 		return "the node is not Ready: " + s.Node.Reason
-	case b.Git && (g.Source.LastFetch == nil || g.Source.LastFetch.Before(since)):
+	case b.Git && g.Source.LastFetch == nil: // since the agent has started
 		if g.Source.LastError != "" {
 			return "the repository, which could be read before, cannot be: " + g.Source.LastError
 		}
@@ -108,23 +108,22 @@ func (b osBaseline) worse(s *Status, since time.Time, pods []string) string {
 
 // awaitHealth returns once the machine has been no worse than before for a while; with what
 // is wrong at the end of the time, if it is not.
-func (o *osUpdates) awaitHealth(ctx context.Context, before osBaseline, limit time.Time) (problem string, err error) {
-	since := time.Unix(0, o.env.StartedAt)
-	over := time.NewTimer(time.Until(limit))
+func (o *osUpdates) awaitHealth(ctx context.Context, before osBaseline, limit time.Duration) (problem string) {
+	over := time.NewTimer(limit)
 	defer over.Stop()
 	var good time.Time
 	said := ""
 	for {
 		changed := o.hall.statusChanged(ctx)
 		st := o.hall.status()
-		problem = before.worse(&st, since, o.node.notReady(before.Pods))
+		problem = before.worse(&st, o.node.notReady(before.Pods))
 		switch {
 		case problem != "":
 			good = time.Time{}
 		case good.IsZero():
 			good = time.Now()
 		case time.Since(good) >= osSettle:
-			return "", nil
+			return ""
 		}
 		if problem != said {
 			said = problem
@@ -136,12 +135,12 @@ func (o *osUpdates) awaitHealth(ctx context.Context, before osBaseline, limit ti
 			if problem == "" {
 				problem = "it did not stay healthy"
 			}
-			return problem, nil
+			return problem
 		case <-changed:
 			wait(ctx, coalesce)
 		case <-time.After(osLook):
 		case <-ctx.Done():
-			return "", nil
+			return ""
 		}
 	}
 }

@@ -11,8 +11,8 @@ import (
 )
 
 // healthy is a control plane on which everything is as it should be.
-func healthy(since time.Time) *Status {
-	read := since.Add(time.Minute)
+func healthy() *Status {
+	read := time.Now()
 	return &Status{
 		Node:       NodeStatus{Ready: true},
 		Components: []ComponentStatus{{Status: supervise.Status{Name: "kube-apiserver", State: supervise.Ready}}},
@@ -29,7 +29,6 @@ func failure(name string) *apply.Failure {
 }
 
 func TestWorse(t *testing.T) {
-	since := time.Now()
 	all := osBaseline{API: true, Node: true, Applied: true, Git: true, Unhealthy: []string{failure("sick").ID.String()}, Pods: []string{"site/a"}}
 	for name, c := range map[string]struct {
 		change func(*Status)
@@ -41,7 +40,6 @@ func TestWorse(t *testing.T) {
 		"no API":            {func(s *Status) { s.Components = nil }, nil, "the API"},
 		"node":              {func(s *Status) { s.Node.Ready, s.Node.Reason = false, "no network" }, nil, "no network"},
 		"not read":          {func(s *Status) { s.Git.Source.LastFetch = nil }, nil, "not read yet"},
-		"read long ago":     {func(s *Status) { before := since.Add(-time.Second); s.Git.Source.LastFetch = &before }, nil, "not read yet"},
 		"unreachable":       {func(s *Status) { s.Git.Source.LastFetch, s.Git.Source.LastError = nil, "no route" }, nil, "no route"},
 		"not applied":       {func(s *Status) { s.Git.Applied = nil }, nil, "not applied"},
 		"stale pods":        {func(s *Status) { s.Pods.Stale = 1 }, nil, "not come back"},
@@ -51,24 +49,23 @@ func TestWorse(t *testing.T) {
 		"the same object":   {func(s *Status) { s.Git.Objects.Failed = []*apply.Failure{failure("sick")} }, nil, ""},
 		"worker, as others": {func(s *Status) { s.Components, s.Git.Phase = nil, reconciler.PhaseFollowing }, nil, ""},
 	} {
-		st := healthy(since)
+		st := healthy()
 		c.change(st)
-		if got := all.worse(st, since, c.pods); got != c.want && (c.want == "" || !strings.Contains(got, c.want)) {
+		if got := all.worse(st, c.pods); got != c.want && (c.want == "" || !strings.Contains(got, c.want)) {
 			t.Errorf("%s: %q", name, got)
 		}
 	}
 	// What did not work before need not work.
-	broken := healthy(since)
+	broken := healthy()
 	broken.Node.Ready, broken.Components, broken.Git.Source.LastFetch, broken.Git.Applied, broken.Pods.Known = false, nil, nil, nil, false
 	broken.Git.Objects.Failed = []*apply.Failure{failure("sick")}
-	if got := (osBaseline{}).worse(broken, since, nil); got != "" {
+	if got := (osBaseline{}).worse(broken, nil); got != "" {
 		t.Errorf("worse than nothing: %s", got)
 	}
 }
 
 func TestRestless(t *testing.T) {
-	since := time.Now()
-	if why := healthy(since).restless(); why != "" {
+	if why := healthy().restless(); why != "" {
 		t.Error(why)
 	}
 	for name, change := range map[string]func(*Status){
@@ -78,7 +75,7 @@ func TestRestless(t *testing.T) {
 		"unknown":  func(s *Status) { s.Pods.Known = false },
 		"older":    func(s *Status) { s.Git.Applied.Commit = "b" },
 	} {
-		st := healthy(since)
+		st := healthy()
 		change(st)
 		if st.restless() == "" {
 			t.Errorf("%s: the machine is at rest", name)

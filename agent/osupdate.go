@@ -96,6 +96,8 @@ type osUpdates struct {
 	changed chan struct{}
 	// again has the component look at everything anew.
 	again chan struct{}
+	// owing says that the next machine was not told yet that it is its turn.
+	owing bool
 }
 
 // newOSUpdates finds out how the machine stands. After a trial that has ended it puts back
@@ -250,6 +252,9 @@ func (o *osUpdates) follow(ctx context.Context) error {
 				}
 			}
 		}
+		if o.owing && retry == nil {
+			retry = time.After(osRetryMin)
+		}
 		select {
 		case <-accepted:
 			pause = osRetryMin
@@ -300,12 +305,25 @@ func (o *osUpdates) bring(ctx context.Context, snap *reconciler.Snapshot) error 
 		return errors.Join(ctx.Err(), o.updater.Abandon())
 	case err != nil:
 		o.fail(snap.Commit, spec.Image, err)
+		o.passTurn(ctx)
 		return err
 	case !wanted:
+		o.passTurn(ctx)
 		o.set(func(s *OSStatus) { s.Phase, s.Message, s.Wanted, s.Read = OSCurrent, "", spec.Image, 0 })
 		o.reconciler.MarkMachine(osPart, nil)
 	}
 	return nil
+}
+
+// passTurn lets the next machine of the site have its turn, or notes that it is still to.
+func (o *osUpdates) passTurn(ctx context.Context) {
+	turn, err := o.newTurn()
+	if err == nil {
+		err = turn.pass(ctx)
+	}
+	if o.owing = err != nil; o.owing {
+		o.log.Debug("the next machine has to wait", "err", err)
+	}
 }
 
 // replace fetches and verifies the image, writes it beside the running system, and starts it.
@@ -325,10 +343,20 @@ func (o *osUpdates) replace(ctx context.Context, snap *reconciler.Snapshot, spec
 	}
 	artifact.discard() // it is in the slot; the place is needed for the snapshot
 	o.set(func(s *OSStatus) { s.Phase = OSWaiting })
-	if err := o.calm(ctx); err != nil {
+	turn, err := o.newTurn()
+	if err == nil {
+		err = turn.take(ctx, spec.HealthTimeout.Duration, func(why string) { o.set(func(s *OSStatus) { s.Message = why }) })
+	}
+	if err == nil {
+		err = o.calm(ctx)
+	}
+	if err == nil {
+		err = o.restart(ctx, snap, spec)
+	}
+	if err != nil {
 		return errors.Join(err, o.updater.Abandon())
 	}
-	return o.restart(ctx, snap, spec)
+	return nil
 }
 
 // restart is the way into the new system. Until the firmware has been told, everything can go
@@ -346,7 +374,7 @@ func (o *osUpdates) restart(ctx context.Context, snap *reconciler.Snapshot, spec
 		err = o.updater.Arm(update.Terms{Limit: spec.HealthTimeout.Duration, Baseline: before})
 	}
 	if err != nil {
-		return errors.Join(err, o.updater.Abandon(), o.pauseSite(context.WithoutCancel(ctx), false))
+		return errors.Join(err, o.pauseSite(context.WithoutCancel(ctx), false))
 	}
 	return o.startAgain(ctx)
 }
@@ -364,16 +392,17 @@ func (*osUpdates) startAgain(ctx context.Context) error {
 func (o *osUpdates) trial(ctx context.Context) error {
 	st, _ := o.updater.Status()
 	t := st.Trial
-	limit := time.Unix(0, o.env.StartedAt).Add(t.Limit)
+	// Since the kernel began, whatever the clock says meanwhile.
+	left := t.Limit - uptime()
 	o.set(func(s *OSStatus) { s.Phase, s.Wanted = OSOnTrial, t.Image })
 	before, err := decodeBaseline(t.Baseline)
 	if err != nil {
 		return err
 	}
-	o.log.Info("this system is on trial", "image", t.Image, "until", limit)
-	problem, err := o.awaitHealth(ctx, before, limit)
-	if err != nil || ctx.Err() != nil {
-		return err
+	o.log.Info("this system is on trial", "image", t.Image, "left", left)
+	problem := o.awaitHealth(ctx, before, left)
+	if ctx.Err() != nil {
+		return nil
 	}
 	if problem != "" {
 		reason := fmt.Sprintf("it was not healthy within %s: %s", t.Limit, problem)
@@ -389,6 +418,15 @@ func (o *osUpdates) trial(ctx context.Context) error {
 	o.log.Info("this system stays", "image", t.Image)
 	o.reconciler.Note(reconciler.Event{Reason: "OSUpdated", Commit: t.Commit, Message: fmt.Sprintf("the operating system %s runs, and is healthy", t.Image)})
 	return nil
+}
+
+// uptime is how long the kernel has been running.
+func uptime() time.Duration {
+	var since unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &since); err != nil {
+		return 0
+	}
+	return time.Duration(since.Nano())
 }
 
 func (o *osUpdates) fail(commit, image string, err error) {

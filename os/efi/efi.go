@@ -173,21 +173,29 @@ func describes(option []byte, description string) bool {
 
 const bootNext = "BootNext"
 
-// StartOnce has the firmware start a program at the next start of the machine, and never
-// after that. It is sure that the firmware has taken note when it returns nil.
-func (v Variables) StartOnce(o Option) error {
+// Define tells the firmware about a program, which is not started by that, and returns the
+// number of the boot option.
+func (v Variables) Define(o Option) (uint16, error) {
 	if err := v.Available(); err != nil {
-		return err
+		return 0, err
 	}
 	number, err := v.number(o.Description)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	name := fmt.Sprintf("Boot%04X", number)
-	if old, err := v.read(name); err != nil || !bytes.Equal(old, o.encode()) {
-		if err := v.write(name, o.encode()); err != nil {
-			return err
-		}
+	if old, err := v.read(name); err == nil && bytes.Equal(old, o.encode()) {
+		return number, nil
+	}
+	return number, v.write(name, o.encode())
+}
+
+// StartOnce has the firmware start a program at the next start of the machine, and never
+// after that. It is sure that the firmware has taken note when it returns nil.
+func (v Variables) StartOnce(o Option) error {
+	number, err := v.Define(o)
+	if err != nil {
+		return err
 	}
 	return v.write(bootNext, binary.LittleEndian.AppendUint16(nil, number))
 }
@@ -226,6 +234,21 @@ func (v Variables) Pending(description string) (bool, error) {
 	}
 	option, err := v.read(fmt.Sprintf("Boot%04X", binary.LittleEndian.Uint16(next)))
 	return err == nil && describes(option, description), nil
+}
+
+// Keeps says whether there still is a boot option with a description: firmware without a place
+// for its variables loses them at each start.
+func (v Variables) Keeps(description string) (bool, error) {
+	for n := firstNumber; n <= lastNumber; n++ {
+		option, err := v.read(fmt.Sprintf("Boot%04X", n))
+		if err == nil && describes(option, description) {
+			return true, nil
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return false, err
+		}
+	}
+	return false, nil
 }
 
 // Cancel takes back [Variables.StartOnce].

@@ -63,6 +63,11 @@ func TestStartOnce(t *testing.T) {
 	if order, err := v.read("BootOrder"); err != nil || !bytes.Equal(order, []byte{1, 0}) {
 		t.Errorf("the order was changed: %x, %v", order, err)
 	}
+	for description, want := range map[string]bool{"bothy": true, "another": false} {
+		if keeps, err := v.Keeps(description); keeps != want || err != nil {
+			t.Errorf("%s: %v, %v", description, keeps, err)
+		}
+	}
 	if err := v.Cancel("another"); err != nil {
 		t.Fatal(err)
 	}

@@ -81,30 +81,48 @@ func (d *device) Size() int64 { return d.size }
 // Forget has the kernel forget what it has of the disk in memory.
 func (d *device) Forget() { _ = unix.Fadvise(int(d.Fd()), 0, 0, unix.FADV_DONTNEED) }
 
+// Define implements [Machine].
+func (h *Hardware) Define() error {
+	o, err := option()
+	if err == nil {
+		_, err = h.variables.Define(o)
+	}
+	return err
+}
+
 // StartOnce implements [Machine].
 func (h *Hardware) StartOnce() error {
-	p, err := partition(disks.ESP)
+	o, err := option()
 	if err != nil {
 		return err
 	}
+	return h.variables.StartOnce(o)
+}
+
+// option describes [NextFile] to the firmware.
+func option() (efi.Option, error) {
+	p, err := partition(disks.ESP)
+	if err != nil {
+		return efi.Option{}, err
+	}
 	disk, err := os.Open(p.Disk)
 	if err != nil {
-		return err
+		return efi.Option{}, err
 	}
 	defer disk.Close()
 	size, err := disk.Seek(0, 2)
 	if err != nil {
-		return err
+		return efi.Option{}, err
 	}
 	table, err := gpt.Read(disk, size)
 	if err != nil {
-		return err
+		return efi.Option{}, err
 	}
 	number, err := strconv.Atoi(p.Index)
 	if err != nil || number < 1 || number > len(table.Partitions) {
-		return fmt.Errorf("partition %s is not in the table of %s", p.Index, p.Disk)
+		return efi.Option{}, fmt.Errorf("partition %s is not in the table of %s", p.Index, p.Disk)
 	}
-	return h.variables.StartOnce(efi.Option{Description: description, Number: number, Partition: table.Partitions[number-1], Path: NextFile})
+	return efi.Option{Description: description, Number: number, Partition: table.Partitions[number-1], Path: NextFile}, nil
 }
 
 // Pending implements [Machine].
@@ -112,6 +130,9 @@ func (h *Hardware) Pending() (bool, error) { return h.variables.Pending(descript
 
 // Cancel implements [Machine].
 func (h *Hardware) Cancel() error { return h.variables.Cancel(description) }
+
+// Keeps implements [Machine].
+func (h *Hardware) Keeps() (bool, error) { return h.variables.Keeps(description) }
 
 // SecureBoot implements [Machine].
 func (h *Hardware) SecureBoot() bool { return h.variables.SecureBoot() }

@@ -43,11 +43,16 @@ type Machine interface {
 	// ESP opens the EFI system partition, Slot the one that does not run.
 	ESP() (Device, error)
 	Slot() (Device, error)
+	// Define tells the firmware about [NextFile], which is not started by that.
+	Define() error
 	// StartOnce has the firmware start [NextFile] at the next start of the machine and never
 	// after it. Pending says that it is still to do so, Cancel takes it back.
 	StartOnce() error
 	Pending() (bool, error)
 	Cancel() error
+	// Keeps says that the firmware still knows what was to be started, whether it has been or
+	// not.
+	Keeps() (bool, error)
 	// SecureBoot says that the firmware starts signed boot files only.
 	SecureBoot() bool
 }
@@ -396,6 +401,10 @@ func (u *Updater) Arm(terms Terms) error {
 	if t == nil || t.Phase != Written || u.standing != Settled {
 		return errors.New("no image was written that could be started")
 	}
+	// If the firmware does not know this any more afterwards, it keeps nothing.
+	if err := u.cfg.Machine.Define(); err != nil {
+		return fmt.Errorf("tell the firmware about the new system: %w", err)
+	}
 	// Counted before it is started.
 	t.Phase, t.Limit, t.Baseline, t.Attempt = Armed, terms.Limit, baseline, u.record.Attempts[t.Digest]+1
 	if u.record.Attempts == nil {
@@ -509,10 +518,16 @@ func (u *Updater) Settle() (*Ending, error) {
 	t := u.record.Trial
 	e := &Ending{Trial: *t, Reason: t.Failure}
 	ignored, err := u.cfg.Machine.Pending()
+	if err != nil {
+		return nil, err
+	}
+	keeps, err := u.cfg.Machine.Keeps()
 	switch {
 	case err != nil:
 		return nil, err
 	case e.Reason != "":
+	case t.Phase == Armed && !keeps:
+		e.Reason = "the firmware has forgotten that it was to start it: it keeps no variables, and updates are not possible"
 	case ignored:
 		e.Reason = "the firmware was told to start it and has not done so: updates are not possible with this firmware"
 	case t.Phase == Started:

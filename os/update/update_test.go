@@ -188,6 +188,19 @@ func TestAFirmwareThatDoesNotObey(t *testing.T) {
 	}
 }
 
+func TestAFirmwareThatForgets(t *testing.T) {
+	w := newWorld(t, build(t, "1"))
+	w.forgetful = true
+	u := w.boot()
+	must(t, w.start(u, build(t, "2")))
+	u = w.boot()
+	standing(t, u, Returned, "installed")
+	e, err := u.Settle()
+	if err != nil || e.Again || !strings.Contains(e.Reason, "keeps no variables") {
+		t.Fatalf("%+v, %v", e, err)
+	}
+}
+
 func TestWhatCannotWorkIsNotWritten(t *testing.T) {
 	one := build(t, "1")
 	w := newWorld(t, one)

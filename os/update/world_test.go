@@ -91,8 +91,10 @@ type world struct {
 	esp     *cuttest.Disk
 	slots   [2]*cuttest.Disk
 	running int
-	// next says that BootNext is set.
-	next, secure bool
+	// next says that BootNext is set, known that the boot option is there.
+	next, known, secure bool
+	// forgetful is a firmware that keeps nothing.
+	forgetful bool
 	// deaf is a firmware that does not obey.
 	deaf bool
 	dir  string
@@ -123,6 +125,14 @@ func (w *world) Pending() (bool, error) {
 	return w.next, nil
 }
 
+func (w *world) Define() error {
+	err := w.power.Step()
+	if err == nil {
+		w.known = true
+	}
+	return err
+}
+
 func (w *world) StartOnce() error {
 	err := w.power.Step()
 	if err == nil {
@@ -130,6 +140,8 @@ func (w *world) StartOnce() error {
 	}
 	return err
 }
+
+func (w *world) Keeps() (bool, error) { return w.known, nil }
 
 func (w *world) Cancel() error {
 	err := w.power.Step()
@@ -157,6 +169,9 @@ func (w *world) restart(chance float64, steps int) {
 func (w *world) firmware() string {
 	w.t.Helper()
 	file := KnownFile
+	if w.forgetful {
+		w.next, w.known = false, false
+	}
 	if w.next && !w.deaf {
 		file, w.next = NextFile, false
 	}

@@ -34,6 +34,7 @@ func commands() []command {
 		{"burn", "[-cores 1] [-duration 0]", "use CPU time until stopped", burn},
 		{"write", "[-sync] FILE TEXT...", "write a file", write},
 		{"cat", "FILE...", "print files", cat},
+		{"ledger", "FILE NAMESPACE/CONFIGMAP", "count in a file and in the API, and say over HTTP what is acknowledged", ledger},
 		{"sleep", "[DURATION]", "wait, for ever by default", sleep},
 		{"env", "", "print the environment, user and host name", env},
 	}

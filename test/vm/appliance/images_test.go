@@ -113,9 +113,8 @@ func (b *bench) installed(t *testing.T) imageResult {
 // store is a registry, at the address of the Git server.
 type store struct {
 	host string
-	// truncate has every large blob end after so many bytes; 0 for not at all.
+	// truncate keeps what follows so many bytes of a blob; 0 for not at all.
 	truncate atomic.Int64
-	asked    atomic.Int64
 }
 
 func startStore(t *testing.T, server *gitserver.Server) *store {
@@ -132,8 +131,9 @@ func startStore(t *testing.T, server *gitserver.Server) *store {
 	keep := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
 	h := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if limit := s.truncate.Load(); limit > 0 && r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") {
-			s.asked.Add(1)
-			w = &shortWriter{w, limit}
+			first := int64(0) // whoever goes on where it broke off gets no further
+			_, _ = fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &first)
+			w = &shortWriter{w, max(0, limit-first)}
 		}
 		keep.ServeHTTP(w, r)
 	})}

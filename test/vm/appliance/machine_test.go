@@ -112,12 +112,17 @@ func (b *bench) run(t *testing.T, name string, args ...string) string {
 }
 
 // firmware names the variants that the ovmf package has.
-type firmware struct{ code, vars string }
+type firmware struct {
+	code, vars string
+	// protected keeps its variables from whoever is not the firmware. A firmware that is not made
+	// for that cannot write them either, and forgets them.
+	protected bool
+}
 
 var (
-	ordinary = firmware{"OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"}
+	ordinary = firmware{"OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd", false}
 	// secure has Secure Boot switched on, with a key whose secret half everybody knows.
-	secure = firmware{"OVMF_CODE_4M.snakeoil.fd", "OVMF_VARS_4M.snakeoil.fd"}
+	secure = firmware{"OVMF_CODE_4M.snakeoil.fd", "OVMF_VARS_4M.snakeoil.fd", true}
 )
 
 // machine is a running appliance.
@@ -148,7 +153,7 @@ func (b *bench) powerOn(t *testing.T, fw firmware, disks ...qemu.Disk) *machine 
 	hardware, err := qemu.Start(context.WithoutCancel(t.Context()), qemu.Config{
 		Accelerator: b.accelerator, CPUs: 2, MemoryMiB: 3072, Disks: disks, ConsoleFile: m.log, Restarts: b.restarts,
 		Args: append([]string{
-			"-machine", "smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on",
+			"-machine", "smm=" + onOff(fw.protected), "-global", "driver=cfi.pflash01,property=secure,value=" + onOff(fw.protected),
 			"-drive", "if=pflash,format=raw,readonly=on,file=" + firmwareDir + fw.code,
 			"-drive", "if=pflash,format=raw,file=" + vars,
 			"-qmp", "unix:" + filepath.Join(b.dir, "qmp") + ",server=on,wait=off",
@@ -171,6 +176,13 @@ func (b *bench) powerOn(t *testing.T, fw firmware, disks ...qemu.Disk) *machine 
 		}
 	})
 	return m
+}
+
+func onOff(b bool) string {
+	if b {
+		return "on"
+	}
+	return "off"
 }
 
 // keepConsole leaves what the machine has printed where those of other machines are.

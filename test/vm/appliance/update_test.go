@@ -167,12 +167,6 @@ func (u *updating) make(t *testing.T, label string, v variant) string {
 	return image
 }
 
-// awaitReady waits until the commit is applied and healthy.
-func (u *updating) awaitReady(t *testing.T, m *machine, commit string) {
-	t.Helper()
-	m.await(t, m.patience(), regexp.MustCompile(`state +ready\r?\n *commit +`+commit[:12]))
-}
-
 // message is what the workload answers.
 func message() (string, error) {
 	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
@@ -208,7 +202,7 @@ func refusal(image, why string) *regexp.Regexp {
 
 // running is how the console shows which image runs for good.
 func running(image string) *regexp.Regexp {
-	return regexp.MustCompile(`system +` + short(image) + `\r?\n`)
+	return regexp.MustCompile(`system +` + short(image) + `\s*\n`)
 }
 
 // Somebody commits another image of the operating system, and nothing else is to be done.
