@@ -61,6 +61,7 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	if err := b.measure(ctx); err != nil {
+		b.report.print(os.Stderr) // what there is of it took its time
 		return err
 	}
 	b.report.print(os.Stdout)
