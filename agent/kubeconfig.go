@@ -65,6 +65,7 @@ func forKube(cluster *v1alpha1.Cluster) *v1alpha1.Cluster {
 	n.NonMasqueradeCIDRs, n.Encapsulation, n.SpliceNamespaces = nil, plain.Spec.Network.Encapsulation, nil
 	n.LoadBalancer, n.DNS.Upstreams = v1alpha1.LoadBalancerSpec{}, nil
 	c.Spec.GitOps, c.Spec.Telemetry = plain.Spec.GitOps, plain.Spec.Telemetry
+	c.Spec.OS, c.Spec.System = plain.Spec.OS, plain.Spec.System
 	return &c
 }
 

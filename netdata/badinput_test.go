@@ -175,13 +175,6 @@ func (n *testNode) traces() []string {
 	for _, e := range endpoints {
 		out = append(out, "endpoint "+e.Addr.String())
 	}
-	ifaces, err := tables.Interfaces()
-	must(t, err)
-	for _, addrs := range ifaces {
-		for _, a := range addrs {
-			out = append(out, "sender "+a.String())
-		}
-	}
 	ports, err := tables.HostPorts()
 	must(t, err)
 	for _, p := range ports {
