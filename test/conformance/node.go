@@ -82,6 +82,13 @@ func startNode(ctx context.Context, d dirs, nodes int) (*cluster.Node, error) {
 	return node, nil
 }
 
+// singlePool is how many addresses there are for load balancers on the link of a single node, sharedPool how many are
+// taken of those on the link of several.
+const (
+	singlePool = 4
+	sharedPool = 32
+)
+
 // addPool gives Services of type LoadBalancer addresses on the nodes' link, which this machine
 // reaches without a route of its own. That of a single node has six: the first is this machine's, the second the
 // node's. Nodes have addresses in a row.
@@ -90,10 +97,15 @@ func addPool(ctx context.Context, node *cluster.Node, tree string, up *cluster.U
 	if err != nil {
 		return fmt.Errorf("address of the node: %w", err)
 	}
+	size := singlePool
 	for range up.Nodes {
-		own = own.Next()
+		own, size = own.Next(), sharedPool
 	}
-	first, last := own.Next(), own.Next().Next().Next().Next()
+	first := own.Next()
+	last := first
+	for range size - 1 {
+		last = last.Next()
+	}
 	pool := fmt.Sprintf("    loadBalancer:\n      pools: [{name: link, addresses: [%s-%s]}]\n", first, last)
 	file := filepath.Join(sitePath, "cluster.yaml")
 	if err := os.WriteFile(filepath.Join(tree, file), []byte(clusterFile+pool), 0o644); err != nil {

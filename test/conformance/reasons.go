@@ -39,7 +39,7 @@ var causes = map[string]string{
 	"lacks":  "bothy lacks the feature",
 	"host":   "the machine",
 	"image":  "the rebuilt image",
-	"nodes":  "needs more than one node",
+	"nodes":  "needs more nodes",
 	"suite":  "the suite",
 }
 
@@ -70,6 +70,7 @@ func loadReasons(data []byte) ([]reason, error) {
 
 // needs say whether there is what specs need, on this machine or in the product.
 var needs = map[string]func() bool{
+	"cloud":        func() bool { return false },
 	"kube-proxy":   func() bool { return false },
 	"SCTP sockets": haveSCTPSockets,
 }

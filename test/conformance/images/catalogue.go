@@ -57,6 +57,7 @@ func (b *builder) agnhost(ctx context.Context, pause Image) ([]Image, error) {
 	if err != nil {
 		return nil, err
 	}
+	tools.text("etc/wgetrc", "tries = 1\n") // as busybox's: specs wait for it to give up
 	tools.symlink("bin/nc", "nc.openbsd")
 	tools.symlink("usr/local/bin/iperf", "/usr/bin/iperf")
 	system, err := tools.layer()
