@@ -297,30 +297,27 @@ func (a *assault) socket(t *testing.T) {
 	}
 }
 
-// pastAdmission makes containers as the kubelet makes those of a static pod: the API server is not asked.
+// pastAdmission makes containers as the kubelet makes those of a static pod: the API server is not asked. The sandbox is
+// that of a pod, because the kubelet ends what belongs to none.
 func (a *assault) pastAdmission(t *testing.T) {
+	a.kubectl.Apply(t, pod("host", twins[0].at(local)+":1"))
+	ready(t, a.kubectl, "host")
 	socket, err := a.Path("/run/bothy/containerd.sock")
 	must(t, err)
 	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	must(t, err)
 	defer conn.Close()
 	runtime := cri.NewRuntimeServiceClient(conn)
-	config := &cri.PodSandboxConfig{
-		Metadata: &cri.PodSandboxMetadata{Name: "static", Uid: "static-1", Namespace: "default"}, LogDirectory: t.TempDir(),
-		// The network of pods waits for the API server to know them.
-		Linux: &cri.LinuxPodSandboxConfig{SecurityContext: &cri.LinuxSandboxSecurityContext{NamespaceOptions: &cri.NamespaceOption{Network: cri.NamespaceMode_NODE}}},
-	}
-	sandbox, err := runtime.RunPodSandbox(t.Context(), &cri.RunPodSandboxRequest{Config: config})
+	list, err := runtime.ListPodSandbox(t.Context(), &cri.ListPodSandboxRequest{Filter: &cri.PodSandboxFilter{LabelSelector: map[string]string{"io.kubernetes.pod.name": "host"}}})
 	must(t, err)
-	defer func() {
-		_, err := runtime.StopPodSandbox(t.Context(), &cri.StopPodSandboxRequest{PodSandboxId: sandbox.PodSandboxId})
-		must(t, err)
-		_, err = runtime.RemovePodSandbox(t.Context(), &cri.RemovePodSandboxRequest{PodSandboxId: sandbox.PodSandboxId})
-		must(t, err)
-	}()
+	if len(list.Items) != 1 {
+		t.Fatalf("the pod has %d sandboxes", len(list.Items))
+	}
+	sandbox := list.Items[0].Id
+	config := &cri.PodSandboxConfig{Metadata: list.Items[0].Metadata, LogDirectory: t.TempDir(), Linux: &cri.LinuxPodSandboxConfig{}}
 	attempt := func(x attack) error {
 		_, err := runtime.CreateContainer(t.Context(), &cri.CreateContainerRequest{
-			PodSandboxId: sandbox.PodSandboxId, SandboxConfig: config,
+			PodSandboxId: sandbox, SandboxConfig: config,
 			Config: &cri.ContainerConfig{Metadata: &cri.ContainerMetadata{Name: x.policy + "-" + x.name}, Image: &cri.ImageSpec{Image: x.at(local) + ":1"}, LogPath: x.policy + x.name, Linux: &cri.LinuxContainerConfig{}},
 		})
 		return err
