@@ -57,7 +57,7 @@ type Status struct {
 	LastPruned *PrunedStatus `json:"lastPruned,omitempty"`
 	// Machine is what commits ask of the machine itself and did not get.
 	Machine []MachineProblem `json:"machine,omitempty"`
-	Events     []Event       `json:"events,omitempty"`
+	Events  []Event          `json:"events,omitempty"`
 
 	// machine is Machine by the part of the machine.
 	machine map[string]MachineProblem
