@@ -123,8 +123,6 @@ type settingsFollower struct {
 	// since is when this process began to wait for the API, which a machine that starts
 	// does not have yet.
 	since time.Time
-	// known is the commit whose settings were said to be undone.
-	known string
 }
 
 const (

@@ -47,8 +47,9 @@ func (*script) Run(context.Context) error { return nil }
 func (s *script) Status() (*settings.Status, <-chan struct{}) { return &s.status, nil }
 
 func (s *script) Propose(_ context.Context, p settings.Proposal) { s.proposed = append(s.proposed, p) }
-func (s *script) Confirm(_ context.Context, hash string)         { s.confirm = append(s.confirm, hash) }
-func (*script) Forget(context.Context)                           {}
+
+func (s *script) Confirm(_ context.Context, hash string) { s.confirm = append(s.confirm, hash) }
+func (*script) Forget(context.Context)                   {}
 
 func TestSettingsAreProposedProvedAndMarked(t *testing.T) {
 	dir := t.TempDir()

@@ -73,7 +73,7 @@ func Running(commandLine string) (*Source, error) {
 func (s *Source) open(device string) (found bool, err error) {
 	f, err := os.Open(device)
 	if err != nil {
-		return false, nil //nolint:nilerr // a reader without a medium
+		return false, nil // a reader without a medium
 	}
 	defer func() {
 		if !found {
@@ -82,11 +82,11 @@ func (s *Source) open(device string) (found bool, err error) {
 	}()
 	size, err := f.Seek(0, io.SeekEnd)
 	if err != nil || size < 2*mib {
-		return false, nil //nolint:nilerr // as above
+		return false, nil // too small for anything
 	}
 	table, err := gpt.Read(f, size)
 	if err != nil {
-		return false, nil //nolint:nilerr // no such medium
+		return false, nil // it holds something else
 	}
 	for _, p := range table.Partitions {
 		part := io.NewSectionReader(f, p.Offset(), p.Size())

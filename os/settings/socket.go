@@ -160,7 +160,7 @@ func (c *Client) Status() (*Status, <-chan struct{}) {
 	return c.status, c.changed
 }
 
-// Propose, Confirm and Forget are those of [Engine]. What is sent to an engine that goes
+// Propose is that of [Engine]. What is sent to an engine that goes
 // away is lost: its status says whether it has arrived.
 func (c *Client) Propose(_ context.Context, p Proposal) { c.send(request{Propose: &p}) }
 

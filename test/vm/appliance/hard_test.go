@@ -53,9 +53,6 @@ func TestAMachineComesUpInHardConditions(t *testing.T) {
 	t.Run("1970", func(t *testing.T) {
 		m := again(t, "-rtc", "base=1970-01-01T00:00:00")
 		s.awaitWorkload(t, m)
-		if !strings.Contains(m.Console.String(), "Kernel panic") && m.Err() != nil {
-			t.Error(m.Err())
-		}
 	})
 	t.Run("400 days later", func(t *testing.T) {
 		later := time.Now().Add(400 * 24 * time.Hour).UTC()
