@@ -369,11 +369,12 @@ func (u *Updater) withESP(use func(*esp.Volume) error) (err error) {
 	return use(v)
 }
 
-// Abandon forgets an image that was not started.
+// Abandon forgets an image that was staged and not armed. Of one that the firmware is to start
+// nothing is forgotten.
 func (u *Updater) Abandon() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if t := u.record.Trial; t == nil || u.standing != Settled {
+	if t := u.record.Trial; t == nil || u.standing != Settled || t.Phase != Writing && t.Phase != Written {
 		return nil
 	}
 	u.record.Trial = nil

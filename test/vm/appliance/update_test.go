@@ -249,7 +249,7 @@ func TestASystemThatDoesNotWork(t *testing.T) {
 		attempts   int
 	}{
 		"panics": {variant{replace: "bothy", fault: "panic"}, `Kernel panic - not syncing: sysrq triggered crash`, `hung, or panicked, or the power was gone`, 2},
-		"hangs":  {variant{replace: "bothy", fault: "hang"}, `this system is on trial`, `hung, or panicked, or the power was gone`, 2},
+		"hangs":  {variant{replace: "bothy", fault: "hang"}, `BdsDxe: starting Boot\w+ "bothy, on trial"`, `hung, or panicked, or the power was gone`, 2},
 		"ends":   {variant{replace: "bothy", fault: "exit"}, `was not found healthy in time, going back`, `not found healthy within 1m`, 1},
 	} {
 		t.Run(label, func(t *testing.T) {
