@@ -116,7 +116,7 @@ func newImageGuard(c *KubeConfig, log *slog.Logger) imageGuard {
 const (
 	// kubeletCredentials is where the kubelet looks for credentials that pods do not bring: in the format of docker's
 	// config.json, in its own directory.
-	kubeletCredentials = "/var/lib/kubelet/config.json"
+	kubeletCredentials = "/var/lib/kubelet/config.json" //nolint:gosec // a path
 	// signatureAttempts and signatureWait are for signatures beside an image that is pulled at this moment: whoever
 	// pulls tries again, too.
 	signatureAttempts = 3

@@ -224,7 +224,7 @@ func TestLoadMakesThePlacesWhatTheEndpointsAre(t *testing.T) {
 	t.Cleanup(second.Close)
 	b = &bench{second, t, second.programs[maps.IPv4]}
 	if verdict, _ := b.run(b.objs.FromPod, frame.frame()); verdict != pass {
-		t.Errorf("verdict %d for a pod that is gone, want %d: the stack's business", verdict, uint32(pass))
+		t.Errorf("verdict %d for a pod that is gone, want %d: the stack's business", verdict, pass)
 	}
 	if verdict, _ := b.run(b.objs.FromPod, tcp(podA+":1000", podA+":80", flagSYN).frame()); verdict != redirect {
 		t.Errorf("verdict %d for a pod that is there, want %d", verdict, redirect)

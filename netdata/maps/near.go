@@ -47,8 +47,13 @@ func putNear[A Words](f *family, addr A, ep bpf.IPv4Endpoint) error {
 		return err
 	}
 	var nobody A
-	if there.Addr != addr && there.Addr != nobody && (there.Ep.Ifindex != 0 || awaitPrograms() != nil) {
-		return nil
+	if there.Addr != addr && there.Addr != nobody {
+		if there.Ep.Ifindex != 0 {
+			return nil
+		}
+		if err := awaitPrograms(); err != nil {
+			return nil //nolint:nilerr // the place stays as it is, and the pod without one
+		}
 	}
 	return writeNear(f, place, nearRow[A]{Addr: addr, Ep: ep})
 }

@@ -38,7 +38,7 @@ func WithoutSockets(t *testing.T, tests string) error {
 		t.Skip("needs root for a network namespace")
 	}
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", tests, "-test.v")
-	cmd.Env = append(os.Environ(), alone+"=1")
+	cmd.Env = append(os.Environ(), alone+"=1", "TMPDIR="+t.TempDir()) // it may be killed and leave something
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
