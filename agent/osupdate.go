@@ -96,6 +96,8 @@ type osUpdates struct {
 	changed chan struct{}
 	// again has the component look at everything anew.
 	again chan struct{}
+	// ending is closed when the agent ends.
+	ending <-chan struct{}
 	// owing says that the next machine was not told yet that it is its turn.
 	owing bool
 }
@@ -112,7 +114,7 @@ func newOSUpdates(h *hall) *osUpdates {
 	o.status = OSStatus{Phase: OSIdle, Flavour: o.release["VARIANT_ID"], Version: o.release["VERSION_ID"]}
 	o.updater, err = update.Open(update.Config{
 		Dir: osUpdateDir, CommandLine: string(text), Version: o.status.Version, Flavour: o.status.Flavour,
-		Machine: update.NewHardware(), Log: o.log,
+		Boot: h.env.BootID, Machine: update.NewHardware(), Log: o.log,
 	})
 	if err == nil {
 		err = o.begin()
@@ -172,6 +174,7 @@ func (o *osUpdates) begin() error {
 func (o *osUpdates) component() supervise.Component {
 	return supervise.Component{Name: osComponent, Run: func(ctx context.Context, ready func()) error {
 		ready()
+		o.ending = ctx.Done()
 		if !o.own || o.updater == nil {
 			return o.explain(ctx)
 		}
@@ -308,6 +311,9 @@ func (o *osUpdates) bring(ctx context.Context, snap *reconciler.Snapshot) error 
 		o.passTurn(ctx)
 		return err
 	case !wanted:
+		if err := os.RemoveAll(osStaging); err != nil {
+			return err
+		}
 		o.passTurn(ctx)
 		o.set(func(s *OSStatus) { s.Phase, s.Message, s.Wanted, s.Read = OSCurrent, "", spec.Image, 0 })
 		o.reconciler.MarkMachine(osPart, nil)
@@ -376,15 +382,16 @@ func (o *osUpdates) restart(ctx context.Context, snap *reconciler.Snapshot, spec
 	if err != nil {
 		return errors.Join(err, o.pauseSite(context.WithoutCancel(ctx), false))
 	}
-	return o.startAgain(ctx)
+	return o.startAgain()
 }
 
-// startAgain has process 1 start the machine again, in good order.
-func (*osUpdates) startAgain(ctx context.Context) error {
+// startAgain has process 1 start the machine again, in good order. Nothing that is committed
+// meanwhile is looked at.
+func (o *osUpdates) startAgain() error {
 	if err := unix.Kill(1, unix.SIGTERM); err != nil {
 		return fmt.Errorf("start the machine again: %w", err)
 	}
-	<-ctx.Done()
+	<-o.ending
 	return nil
 }
 
@@ -410,7 +417,7 @@ func (o *osUpdates) trial(ctx context.Context) error {
 		if err := o.updater.GiveUp(reason); err != nil {
 			return err
 		}
-		return o.startAgain(ctx)
+		return o.startAgain()
 	}
 	if err := o.updater.Commit(); err != nil {
 		return err

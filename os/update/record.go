@@ -37,6 +37,8 @@ type Trial struct {
 	// Attempt counts from 1 for the first time that it is started.
 	Attempt int       `json:"attempt,omitempty"`
 	Begun   time.Time `json:"begun"`
+	// ArmedIn is the start of the machine in which the firmware was told.
+	ArmedIn string `json:"armedIn,omitempty"`
 	// Limit is how long it may take from its start until it is healthy, in nanoseconds.
 	Limit time.Duration `json:"limit,omitempty"`
 	// Baseline is what the caller notes about the machine before, to compare with after.

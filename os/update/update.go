@@ -63,6 +63,8 @@ type Config struct {
 	Dir string
 	// CommandLine is the running kernel's.
 	CommandLine string
+	// Boot differs from one start of the machine to the next.
+	Boot string
 	// Version and Flavour are those of the running system.
 	Version, Flavour string
 	Machine          Machine
@@ -119,6 +121,11 @@ func (u *Updater) resume() error {
 			return u.adopt()
 		}
 		return err
+	case t != nil && t.Phase == Armed && t.ArmedIn == u.cfg.Boot:
+		// The agent has ended, and the machine was not started again.
+		if err := u.cfg.Machine.Cancel(); err != nil {
+			return err
+		}
 	case t != nil && (t.Phase == Armed || t.Phase == Started):
 		u.standing = Returned
 		return nil
@@ -310,8 +317,8 @@ func (u *Updater) Adopt(digest string) error {
 func (u *Updater) begin(img Image, next Generation) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.standing != Settled {
-		return fmt.Errorf("another image is on trial: %s", u.record.Trial.Image)
+	if t := u.record.Trial; u.standing != Settled || t != nil && t.Phase == Armed {
+		return fmt.Errorf("another image is on trial, or about to be: %s", t.Image)
 	}
 	u.record.Trial = &Trial{Generation: next, Image: img.Reference, Commit: img.Commit, Phase: Writing, Begun: time.Now().UTC()}
 	return u.save()
@@ -407,7 +414,7 @@ func (u *Updater) Arm(terms Terms) error {
 		return fmt.Errorf("tell the firmware about the new system: %w", err)
 	}
 	// Counted before it is started.
-	t.Phase, t.Limit, t.Baseline, t.Attempt = Armed, terms.Limit, baseline, u.record.Attempts[t.Digest]+1
+	t.Phase, t.ArmedIn, t.Limit, t.Baseline, t.Attempt = Armed, u.cfg.Boot, terms.Limit, baseline, u.record.Attempts[t.Digest]+1
 	if u.record.Attempts == nil {
 		u.record.Attempts = map[string]int{}
 	}

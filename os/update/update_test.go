@@ -189,6 +189,28 @@ func TestAFirmwareThatDoesNotObey(t *testing.T) {
 	}
 }
 
+// The agent ends after the firmware was told, and the machine goes on: nothing has failed.
+func TestTheMachineWasNotStartedAgain(t *testing.T) {
+	w := newWorld(t, build(t, "1"))
+	two := build(t, "2")
+	commandLine := w.firmware()
+	u, err := w.agent(commandLine)
+	must(t, err)
+	must(t, w.start(u, two))
+	if err := u.Stage(context.Background(), build(t, "3").image()); err == nil {
+		t.Error("what is about to be started is written over")
+	}
+	u, err = w.agent(commandLine)
+	must(t, err)
+	standing(t, u, Settled, "installed")
+	if w.next {
+		t.Error("it would be started")
+	}
+	if wanted, err := u.Check(two.digest); !wanted || err != nil {
+		t.Error(wanted, err)
+	}
+}
+
 func TestAFirmwareThatForgets(t *testing.T) {
 	w := newWorld(t, build(t, "1"))
 	w.forgetful = true

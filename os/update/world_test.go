@@ -98,6 +98,8 @@ type world struct {
 	// deaf is a firmware that does not obey.
 	deaf bool
 	dir  string
+	// boots counts what the firmware has started.
+	boots int
 }
 
 func newWorld(t testing.TB, installed *system) *world {
@@ -169,6 +171,7 @@ func (w *world) restart(chance float64, steps int) {
 func (w *world) firmware() string {
 	w.t.Helper()
 	file := KnownFile
+	w.boots++
 	if w.forgetful {
 		w.next, w.known = false, false
 	}
@@ -215,7 +218,7 @@ func (w *world) agent(commandLine string) (*Updater, error) {
 		return nil, err
 	}
 	return Open(Config{
-		Dir: w.dir, CommandLine: commandLine, Version: "installed", Flavour: "vm", Machine: w, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Dir: w.dir, CommandLine: commandLine, Boot: fmt.Sprint(w.boots), Version: "installed", Flavour: "vm", Machine: w, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 		saving: w.power.Step,
 	})
 }

@@ -5,6 +5,10 @@
 // addresses of workloads, and what is on the console. They run in a network namespace of
 // their own, in which the Git server is and out of which nothing leads.
 //
+// Tests of updates build images of their own that fail in some way, with the program faulty in the
+// place of one of bothy's; BOTHY_VM_ALL=1 runs those that take long, BOTHY_POWER_CUTS says how often
+// the power fails. Where it does, the disk is one of package nbd, which loses what was not flushed.
+//
 // BOTHY_IMAGE names another image than build/os/bothy-vm, by its path without an ending.
 //
 // How long something may take follows from how long the machine took until it showed its

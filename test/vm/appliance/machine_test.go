@@ -74,6 +74,14 @@ func newBench(t *testing.T) *bench {
 	return b
 }
 
+// long leaves out a test that takes more than its share of an hour, unless BOTHY_VM_ALL is set.
+func long(t *testing.T) {
+	t.Helper()
+	if os.Getenv("BOTHY_VM_ALL") == "" {
+		t.Skip("it takes long: set BOTHY_VM_ALL=1, as `make test-vm-all` does")
+	}
+}
+
 func (b *bench) missing() string {
 	if why := b.paths.Missing(); why != "" {
 		return why

@@ -154,6 +154,7 @@ type cutting struct {
 // BOTHY_POWER_CUTS says how many times; of every three, one is in a start, one in service, one
 // in an update.
 func TestPowerCuts(t *testing.T) {
+	long(t)
 	count := 3
 	if text := os.Getenv("BOTHY_POWER_CUTS"); text != "" {
 		var err error

@@ -242,6 +242,7 @@ func TestUpdateFromGit(t *testing.T) {
 // Systems that do not work: the old one is back by itself, says why, and does not try again;
 // the next good one is taken.
 func TestASystemThatDoesNotWork(t *testing.T) {
+	long(t)
 	for label, c := range map[string]struct {
 		variant
 		// trace is what the console shows of the fault; why is how the old system explains it.
