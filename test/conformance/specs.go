@@ -70,6 +70,7 @@ func (d dirs) askSuite(ctx context.Context) ([]spec, error) {
 	report := dir + "/report.json"
 	cmd := exec.CommandContext(ctx, d.suite, "--ginkgo.dry-run", "--ginkgo.json-report="+report, "--ginkgo.succinct", "--provider=skeleton")
 	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir) // it leaves files there
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("ask the suite for its specs: %w: %s", err, lastLines(output))
 	}
