@@ -100,14 +100,14 @@ func (k *keeper) install(ctx context.Context) error {
 		s.doing, s.problem, s.next = "installed on "+install.Describe(target)+", "+ending, "", "remove the medium"
 	})
 	select {
-	case <-time.After(installedShown):
+	case <-time.After(lastShown):
 	case <-ctx.Done():
 	}
 	return unix.Kill(1, signal)
 }
 
-// installedShown is how long somebody can read that it is done.
-const installedShown = 3 * time.Second
+// lastShown is how long somebody can read what the console shows last.
+const lastShown = 3 * time.Second
 
 // installedFiles are what the new system starts with: the configuration, and what came
 // along with it.

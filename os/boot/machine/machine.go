@@ -97,7 +97,7 @@ func (k *keeper) run(ctx context.Context) error {
 	if config.Install != nil { // a stick with a data partition, which goes on from there
 		return k.runInstaller(ctx)
 	}
-	if k.resetIfAsked(config) {
+	if k.resetIfAsked(ctx, config) {
 		<-ctx.Done() // process 1 ends this one
 		return nil
 	}

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"context"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -13,7 +14,7 @@ import (
 
 // resetIfAsked looks for a seed volume that wants the machine to begin anew, and has it do
 // so. It returns once process 1 has been told, or nobody wants that.
-func (k *keeper) resetIfAsked(config *v1alpha1.BootConfig) (asked bool) {
+func (k *keeper) resetIfAsked(ctx context.Context, config *v1alpha1.BootConfig) (asked bool) {
 	word, from := seedReset(config)
 	if word == "" {
 		return false
@@ -26,6 +27,10 @@ func (k *keeper) resetIfAsked(config *v1alpha1.BootConfig) (asked bool) {
 		k.log.Error("the machine cannot begin anew", "err", err)
 		k.screen.set(func(s *state) { s.problem, s.next = "the machine cannot begin anew: "+err.Error(), "" })
 		return false
+	}
+	select { // somebody may be reading
+	case <-time.After(lastShown):
+	case <-ctx.Done():
 	}
 	return unix.Kill(1, unix.SIGTERM) == nil
 }
@@ -49,7 +54,7 @@ func seedReset(kept *v1alpha1.BootConfig) (word, from string) {
 // watchSeeds looks at volumes that are plugged in while the machine runs.
 func (k *keeper) watchSeeds(ctx context.Context) {
 	for k.awaitChange(ctx) == nil {
-		if k.resetIfAsked(k.config) {
+		if k.resetIfAsked(ctx, k.config) {
 			return
 		}
 	}
