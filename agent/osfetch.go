@@ -128,7 +128,7 @@ func (s byDigest) Resolve(ctx context.Context, ref string) (ocispec.Descriptor, 
 // preview refuses what can be refused before it is fetched.
 func (o *osUpdates) preview(ctx context.Context, spec v1alpha1.OSSpec, sources []bundle.Source) error {
 	repository, _, _ := strings.Cut(spec.Image, "@")
-	desc := ocispec.Descriptor{}
+	var desc ocispec.Descriptor
 	var m *ocispec.Manifest
 	err := fmt.Errorf("image %s: nobody has it", spec.Image)
 	for _, s := range sources {

@@ -242,7 +242,7 @@ func (o *osUpdates) follow(ctx context.Context) error {
 			stop()
 			switch {
 			case ctx.Err() != nil:
-				return nil
+				return nil //nolint:nilerr // told to end, which is no failure
 			case superseded:
 				continue // another commit was accepted
 			case err == nil:
@@ -409,7 +409,7 @@ func (o *osUpdates) trial(ctx context.Context) error {
 	o.log.Info("this system is on trial", "image", t.Image, "left", left)
 	problem := o.awaitHealth(ctx, before, left)
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // told to end, which is no failure
 	}
 	if problem != "" {
 		reason := fmt.Sprintf("it was not healthy within %s: %s", t.Limit, problem)

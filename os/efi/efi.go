@@ -114,7 +114,7 @@ func (v Variables) unlock(name string) error {
 	defer f.Close()
 	flags, err := unix.IoctlGetUint32(int(f.Fd()), unix.FS_IOC_GETFLAGS)
 	if err != nil || flags&immutable == 0 {
-		return nil //nolint:nilerr // no file system with flags
+		return nil // or a file system without flags
 	}
 	if err := unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, int(flags&^immutable)); err != nil {
 		return fmt.Errorf("unlock variable %s of the firmware: %w", name, err)

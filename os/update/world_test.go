@@ -8,11 +8,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -45,7 +45,7 @@ func build(t testing.TB, version string, release ...string) *system {
 	}
 	osRelease := "ID=bothy\nVERSION_ID=\"" + version + "\"\nVARIANT_ID=vm\n" + strings.Join(release, "\n")
 	commandLine := fmt.Sprintf("bothy.root=%s bothy.blocks=%d panic=5", hash, len(data)/verity.BlockSize)
-	s := &system{root: append(data, tree.Bytes()...), version: version, boot: program(t, map[string]string{
+	s := &system{root: slices.Concat(data, tree.Bytes()), version: version, boot: program(t, map[string]string{
 		".osrel": osRelease, ".cmdline": commandLine, ".linux": string(data[:200_000]), ".initrd": "initrd",
 	})}
 	sum := sha256.Sum256(s.boot)
@@ -218,7 +218,7 @@ func (w *world) agent(commandLine string) (*Updater, error) {
 		return nil, err
 	}
 	return Open(Config{
-		Dir: w.dir, CommandLine: commandLine, Boot: fmt.Sprint(w.boots), Version: "installed", Flavour: "vm", Machine: w, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Dir: w.dir, CommandLine: commandLine, Boot: fmt.Sprint(w.boots), Version: "installed", Flavour: "vm", Machine: w, Log: slog.New(slog.DiscardHandler),
 		saving: w.power.Step,
 	})
 }
