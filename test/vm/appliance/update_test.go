@@ -239,8 +239,7 @@ func TestUpdateFromGit(t *testing.T) {
 	}
 }
 
-// Systems that do not work: the old one is back by itself, says why, and does not try again;
-// the next good one is taken.
+// Systems that do not work: the old one is back by itself, says why, and does not try again.
 func TestASystemThatDoesNotWork(t *testing.T) {
 	long(t)
 	for label, c := range map[string]struct {
