@@ -3,7 +3,6 @@ package agent
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -106,31 +105,11 @@ func copyDurably(from, to string) error {
 		case !info.Mode().IsRegular():
 			return nil // sockets
 		}
-		return copyOne(path, target, info.Mode().Perm())
+		if err := durable.MkdirAll(filepath.Dir(target), 0o700); err != nil {
+			return err
+		}
+		return durable.CopyFile(path, target, info.Mode().Perm())
 	})
-}
-
-func copyOne(from, to string, perm fs.FileMode) (err error) {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	if err := durable.MkdirAll(filepath.Dir(to), 0o700); err != nil {
-		return err
-	}
-	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, perm)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, out.Close()) }()
-	if _, err := io.Copy(out, in); err != nil {
-		return err
-	}
-	if err := out.Sync(); err != nil {
-		return err
-	}
-	return durable.SyncDir(filepath.Dir(to))
 }
 
 // enoughRoom says whether a copy fits, with something to spare.

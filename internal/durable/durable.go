@@ -77,6 +77,28 @@ func MkdirAll(dir string, perm fs.FileMode) error {
 	return SyncDir(filepath.Dir(dir))
 }
 
+// CopyFile copies a file of any size, and has it and its name on the disk when it returns. A copy that fails, or that a loss of
+// power cuts short, may be there in part: the caller gives the whole its name last, see [SyncDir].
+func CopyFile(from, to string, perm fs.FileMode) (err error) {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, perm)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, out.Close()) }()
+	if _, err := out.ReadFrom(in); err != nil {
+		return fmt.Errorf("copy %s: %w", from, err)
+	}
+	if err := out.Sync(); err != nil {
+		return fmt.Errorf("copy %s: %w", from, err)
+	}
+	return SyncDir(filepath.Dir(to))
+}
+
 // Remove deletes path durably; a missing file is not an error.
 func Remove(path string) error {
 	if err := os.Remove(path); err != nil {

@@ -73,3 +73,22 @@ func TestJSONRoundTripAndRemove(t *testing.T) {
 		}
 	}
 }
+
+func TestCopyFileReplacesWhatIsThere(t *testing.T) {
+	dir := t.TempDir()
+	from, to := filepath.Join(dir, "from"), filepath.Join(dir, "to")
+	for _, content := range []string{"a longer content", "short"} {
+		if err := os.WriteFile(from, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := CopyFile(from, to, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(to); err != nil || string(got) != content {
+			t.Errorf("copied %q, %v; want %q", got, err, content)
+		}
+	}
+	if err := CopyFile(filepath.Join(dir, "missing"), to, 0o600); err == nil {
+		t.Error("a file that is not there was copied")
+	}
+}

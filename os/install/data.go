@@ -75,25 +75,8 @@ func copyTree(from, to string) error {
 		case !d.Type().IsRegular():
 			return nil
 		}
-		return copyFile(path, filepath.Join(to, rel))
+		return durable.CopyFile(path, filepath.Join(to, rel), 0o600)
 	})
-}
-
-func copyFile(from, to string) (err error) {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, out.Close()) }()
-	if _, err := out.ReadFrom(in); err != nil {
-		return fmt.Errorf("copy %s: %w", from, err)
-	}
-	return out.Sync()
 }
 
 // attach makes a part of a disk a device.

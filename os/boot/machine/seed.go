@@ -131,24 +131,6 @@ func copySeed(from, to string) error {
 		case !d.Type().IsRegular() || rel == boot.SeedConfig:
 			return nil
 		}
-		return copyFile(path, filepath.Join(to, rel))
+		return durable.CopyFile(path, filepath.Join(to, rel), 0o600)
 	})
-}
-
-// copyFile copies without holding the file in memory: an image may be large.
-func copyFile(from, to string) (err error) {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, out.Close()) }()
-	if _, err := io.Copy(out, in); err != nil {
-		return fmt.Errorf("copy %s: %w", from, err)
-	}
-	return out.Sync()
 }
