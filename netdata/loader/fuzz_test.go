@@ -85,6 +85,8 @@ const (
 
 	repair byte = 1 << 4
 	revoke byte = 1 << 5
+	// The frame's hardware address stays what it is, and is mostly that of another machine.
+	elsewhere byte = 1 << 6
 )
 
 func (b *bench) fuzz(t *testing.T, how byte, first, second []byte) {
@@ -102,6 +104,9 @@ func (b *bench) fuzz(t *testing.T, how byte, first, second []byte) {
 		}
 		if how&repair != 0 {
 			repairFrame(frame)
+		}
+		if how&elsewhere == 0 {
+			clear(frame[:6]) // the hardware address of the device that the kernel has test packets come from
 		}
 		b.fuzzOne(t, how>>(2*i)&3, frame)
 		if i == 0 && how&revoke != 0 {

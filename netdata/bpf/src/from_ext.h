@@ -92,12 +92,19 @@ static __always_inline int error_from_ext(struct __sk_buff *skb, struct packet *
 	return why ? drop(why) : deliver(skb, to);
 }
 
+/*
+ * A frame for another machine's hardware address is that machine's, even if a switch floods it to here: the
+ * address of a load balancer is known to all nodes, and two of them must not answer for it. The stack drops it. What
+ * is broadcast is for the stack as well, which forwards nothing of it; but for questions for an address.
+ */
 static __always_inline int handle_from_ext(struct __sk_buff *skb)
 {
 	int verdict = PASS, why;
 	struct endpoint *to;
 	struct packet p = {};
 
+	if (skb->pkt_type == PACKET_OTHERHOST)
+		return PASS;
 	/* What cannot be read here is for the stack to judge: the node has other business too. */
 	switch (parse(skb, &p)) {
 	case PARSE_OTHER:
@@ -105,15 +112,18 @@ static __always_inline int handle_from_ext(struct __sk_buff *skb)
 	case PARSE_BAD:
 		return PASS;
 	}
+	if (p.kind == KIND_NO_PORTS) {
+		verdict = announce(skb, &p, 0);
+		if (verdict != PASS)
+			return verdict;
+	}
+	if (skb->pkt_type != PACKET_HOST)
+		return to_stack(&p);
 	switch (p.kind) {
 	case KIND_FLOW:
 		return flow_from_ext(skb, &p);
 	case KIND_ICMP_ERROR:
 		return error_from_ext(skb, &p);
-	case KIND_NO_PORTS:
-		verdict = announce(skb, &p, 0);
-		if (verdict != PASS)
-			return verdict;
 	}
 	to = find_endpoint(&p.t.daddr);
 	if (!to)
