@@ -68,8 +68,13 @@ func mountOnDevice(device, dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	return unix.Mount(device, dir, "ext4", unix.MS_NOATIME, "prjquota")
+	return unix.Mount(device, dir, "ext4", unix.MS_NOATIME, "prjquota,"+dataReserve)
 }
+
+// dataReserve keeps the last blocks of the data partition (3 %, see ext4) for the machine's own processes, which have
+// CAP_SYS_RESOURCE. By default the kernel gives them to everybody whose number is 0 as well, and most containers' is: a pod that
+// fills the disk would stop etcd. The number here is nobody's.
+const dataReserve = "resuid=4294967294"
 
 // errNoData says that the medium that the machine was started from has no data partition.
 var errNoData = errors.New("no data partition")

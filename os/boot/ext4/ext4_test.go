@@ -1,6 +1,7 @@
 package ext4
 
 import (
+	"encoding/binary"
 	"errors"
 	"os"
 	"os/exec"
@@ -68,5 +69,21 @@ func TestOthersFindNothingWrong(t *testing.T) {
 	}
 	if out, err := exec.Command(e2fsck, "-f", "-n", f.Name()).CombinedOutput(); err != nil {
 		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// When it makes a file system larger, the kernel keeps the share of reserved blocks in whole percent: less than one would be none.
+func TestTheReserveGrows(t *testing.T) {
+	f := device(t, size)
+	if _, err := Prepare(f, size); err != nil {
+		t.Fatal(err)
+	}
+	counts := make([]byte, 12)
+	if _, err := f.ReadAt(counts, superblockAt); err != nil {
+		t.Fatal(err)
+	}
+	blocks, reserved := binary.LittleEndian.Uint32(counts[4:]), binary.LittleEndian.Uint32(counts[8:])
+	if percent := reserved * 100 / blocks; percent != 3 {
+		t.Errorf("%d of %d blocks are reserved, %d %%", reserved, blocks, percent)
 	}
 }

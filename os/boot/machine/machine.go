@@ -162,6 +162,7 @@ func (k *keeper) serve(ctx context.Context, config *v1alpha1.BootConfig) error {
 	}
 	go k.clock.keep(ctx, k.ntp, k.servedAnew)
 	go k.showSettings(ctx)
+	go k.screen.watchRoom(ctx)
 	go k.watchSeeds(ctx)
 	failed := make(chan error, 1)
 	go func() { failed <- engine.Run(ctx) }()

@@ -20,6 +20,8 @@ type state struct {
 	settings string
 	// system is which operating system it runs, and what becomes of that.
 	system string
+	// disk says that the data partition has no room, and is empty otherwise.
+	disk string
 }
 
 // screen shows the state on every console.
@@ -109,6 +111,7 @@ func (s *state) text() string {
 		{"system", s.system},
 		{"answers", s.urls},
 		{"settings", s.settings},
+		{"disk", s.disk},
 		{"problem", s.problem},
 		{"next", s.next},
 	} {

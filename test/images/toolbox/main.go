@@ -33,6 +33,7 @@ func commands() []command {
 		{"hear", "[HOST]:PORT", "say who sends datagrams", hear},
 		{"burn", "[-cores 1] [-duration 0]", "use CPU time until stopped", burn},
 		{"write", "[-sync] FILE TEXT...", "write a file", write},
+		{"fill", "[-http :8080] FILE", "take all the room there is for a file, keep it, and say over HTTP how much that is", fill},
 		{"cat", "FILE...", "print files", cat},
 		{"ledger", "FILE NAMESPACE/CONFIGMAP", "count in a file and in the API, and say over HTTP what is acknowledged", ledger},
 		{"sleep", "[DURATION]", "wait, for ever by default", sleep},

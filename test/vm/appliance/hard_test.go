@@ -34,6 +34,7 @@ func serving(t *testing.T) (notBefore, notAfter time.Time) {
 // A machine whose battery is empty, one that was in a store room for more than a year, and one
 // whose line is down: all come up with what they have.
 func TestAMachineComesUpInHardConditions(t *testing.T) {
+	long(t)
 	s := newSite(t)
 	disk := s.disk
 	disk.File = s.bench.disk(t)

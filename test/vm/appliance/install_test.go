@@ -89,6 +89,7 @@ func (s *site) install(t *testing.T) {
 // again when the machine is off: it comes up from its disk. Then its settings change, for
 // better and for worse.
 func TestAMachineInstallsItselfAndKeepsToItsSettings(t *testing.T) {
+	long(t)
 	s := newSite(t)
 	s.install(t)
 	m := s.boot(t, ordinary, s.disk)
@@ -158,6 +159,7 @@ func (s *site) push(t *testing.T, subject, system string) string {
 
 // All that a machine has is lost, and comes back from its repository.
 func TestAMachineBeginsAnew(t *testing.T) {
+	long(t)
 	s := newSite(t)
 	s.install(t)
 	m := s.boot(t, ordinary, s.disk, s.seedWith(t, "again", "reset: again\n"))

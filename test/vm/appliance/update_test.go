@@ -239,7 +239,7 @@ func TestUpdateFromGit(t *testing.T) {
 	}
 }
 
-// Systems that do not work: the old one is back by itself, says why, and does not try again.
+// Systems that do not work: the old one is back by itself, says why, and does not try again. What is good after it, is taken.
 func TestASystemThatDoesNotWork(t *testing.T) {
 	long(t)
 	for label, c := range map[string]struct {
@@ -253,11 +253,11 @@ func TestASystemThatDoesNotWork(t *testing.T) {
 		"ends":   {variant{replace: "bothy", fault: "exit"}, `was not found healthy in time, going back`, `not found healthy within 1m`, 1},
 	} {
 		t.Run(label, func(t *testing.T) {
-			u := newUpdating(t, withoutWorkload)
+			u := newUpdating(t, withData)
 			bad := u.make(t, label, c.variant)
 			m := u.boot(t, ordinary, u.disk, u.seed)
 			m.awaitPicture(t)
-			m.await(t, m.patience(), regexp.MustCompile(`state +ready`))
+			before := m.awaitMessage(t)
 			u.name(t, bad, time.Minute)
 			m.await(t, m.patience(), regexp.MustCompile(`system +starting `+short(bad)))
 			left := time.Now()
@@ -268,6 +268,15 @@ func TestASystemThatDoesNotWork(t *testing.T) {
 			if want := 1 + 2*c.attempts; starts != want {
 				t.Errorf("the machine was started %d times, not %d", starts, want)
 			}
+			if after := m.awaitMessage(t); after != before {
+				t.Errorf("the data is not what it was: %q, before %q", after, before)
+			}
+			good := u.make(t, "good", variant{later: 1})
+			u.name(t, good, time.Hour)
+			m.await(t, 2*m.patience(), running(good))
+			if after := m.awaitMessage(t); after != before {
+				t.Errorf("the data is not what it was: %q, before %q", after, before)
+			}
 		})
 	}
 }
@@ -277,6 +286,7 @@ var stub = regexp.MustCompile(`EFI stub: Loaded initrd`)
 
 // What cannot be trusted, or does not arrive, is not started at all; what is good after it is.
 func TestASystemThatIsNotStarted(t *testing.T) {
+	long(t)
 	u := newUpdating(t, withoutWorkload)
 	other := u.make(t, "other", variant{replace: "bothy", fault: "exit"})
 	m := u.boot(t, ordinary, u.disk, u.seed)
