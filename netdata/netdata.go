@@ -286,7 +286,12 @@ func (n *Network) runNodes(ctx context.Context, ready func()) error {
 	self := nodes.Node{Name: n.cfg.NodeName, Addrs: n.cfg.NodeIPs, Pods: n.podRanges}
 	n.mu.Unlock()
 	controller := nodes.NewController(nodes.Config{
-		Self: self, Uplink: n.cfg.Uplink, Encapsulate: n.cfg.Encapsulate, Attach: k.AttachTunnel, Tunnelled: n.tunnelled, Log: n.log,
+		Self: self, Uplink: n.cfg.Uplink, Encapsulate: n.cfg.Encapsulate, Attach: k.AttachTunnel, Log: n.log,
+		Tunnelled: func(overhead int, pods map[netip.Prefix]netip.Addr) error {
+			err := k.Tables.SetTunnelled(pods)
+			n.tunnelled(overhead)
+			return err
+		},
 	})
 	n.nodes.Store(controller)
 	return controller.Run(ctx, client, ready)

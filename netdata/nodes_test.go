@@ -35,7 +35,11 @@ func TestNodesBehindARouter(t *testing.T) {
 	mine, theirs := prefixes("192.168.50.1/24", "fd00:50::1/64"), prefixes("192.168.51.1/24", "fd00:51::1/64")
 	router := prefixes("192.168.51.2/24", "fd00:51::2/64")
 	twoNodes(t, n, mine, theirs, func(p *peer) { p.connect("eth1", n.outside, router...) }, []netip.Addr{router[0].Addr(), router[1].Addr()}, func(api *fakeAPI, a, far pod, p *peer) {
+		uplink := captured(t, "eth0")
 		n.acrossNodePorts(t, api, far)
+		if wrapped, naked := uplink(a, far); wrapped == 0 || naked > 0 {
+			t.Errorf("%d packets on the uplink were wrapped, %d of the pods' were not", wrapped, naked)
+		}
 		t.Run("pods have room for the tunnel's headers", func(t *testing.T) {
 			mtus(t, a, p, 1450)
 		})
@@ -125,11 +129,11 @@ func (n *testNode) acrossNodePorts(t *testing.T, api *fakeAPI, far pod) {
 	} {
 		t.Run("outside to a pod of the other node "+proto, func(t *testing.T) {
 			wait(t, "the node port", func() error { _, _, err := ask(t, n.outside, proto, addr); return err })
-			want := nodeIP
+			want := "10.244.7.1" // has a way back through the tunnel
 			if strings.HasSuffix(proto, "6") {
-				want = nodeIP6
+				want = "fd00:244:0:7::1"
 			}
-			expect(t, n.outside, proto, addr, "far", want.String())
+			expect(t, n.outside, proto, addr, "far", want)
 		})
 	}
 	t.Run("much data to a pod of the other node", func(t *testing.T) {
@@ -155,9 +159,17 @@ func TestTunnelsOnOneLink(t *testing.T) {
 	n := newTestNode(t)
 	mine, theirs := prefixes("10.99.0.1/24", "fd00:99::1/64"), prefixes("10.99.0.2/24", "fd00:99::2/64")
 	n.cfg.Uplink, n.cfg.Encapsulate = "lan0", true
-	twoNodes(t, n, mine, theirs, func(p *peer) { p.connect("lan0", "", mine...) }, nil, func(_ *fakeAPI, a, far pod, p *peer) {
+	twoNodes(t, n, mine, theirs, func(p *peer) { p.connect("lan0", "", mine...) }, nil, func(api *fakeAPI, a, far pod, p *peer) {
 		mtus(t, a, p, 1450)
 		lan := captured(t, "lan0")
+		api.put(service("across", "10.96.0.40", 30090, 80, 8080))
+		api.put(slice("across", 8080, far))
+		t.Run("a pod of the other node, to itself by way of a node port here", func(t *testing.T) {
+			wait(t, "the node port", func() error { _, _, err := ask(t, a.ns, "tcp4", "10.99.0.1:30090"); return err })
+			if r := p.do(question{"ask", "tcp4", "10.99.0.1:30090"}); r.Server != "far" || r.Client != "10.244.7.1" {
+				t.Errorf("answered by %q, which saw %q", r.Server, r.Client)
+			}
+		})
 		for _, proto := range []string{"tcp4", "udp4", "tcp6", "udp6"} {
 			to, from, back := far.at(8080), a.addr.String(), a.at(8080)
 			if strings.HasSuffix(proto, "6") {

@@ -274,6 +274,7 @@ const (
 	IPv4MapSockPeers       = "sock_peers"
 	IPv4MapSourceRanges    = "source_ranges"
 	IPv4MapState           = "state"
+	IPv4MapTunnelled       = "tunnelled"
 	IPv4MapUnmasqueraded   = "unmasqueraded"
 	IPv4ProgFromExt        = "from_ext"
 	IPv4ProgFromPod        = "from_pod"
@@ -371,6 +372,7 @@ type IPv4MapSpecs struct {
 	SockPeers     *ebpf.MapSpec `ebpf:"sock_peers"`
 	SourceRanges  *ebpf.MapSpec `ebpf:"source_ranges"`
 	State         *ebpf.MapSpec `ebpf:"state"`
+	Tunnelled     *ebpf.MapSpec `ebpf:"tunnelled"`
 	Unmasqueraded *ebpf.MapSpec `ebpf:"unmasqueraded"`
 }
 
@@ -422,6 +424,7 @@ type IPv4Maps struct {
 	SockPeers     *ebpf.Map `ebpf:"sock_peers"`
 	SourceRanges  *ebpf.Map `ebpf:"source_ranges"`
 	State         *ebpf.Map `ebpf:"state"`
+	Tunnelled     *ebpf.Map `ebpf:"tunnelled"`
 	Unmasqueraded *ebpf.Map `ebpf:"unmasqueraded"`
 }
 
@@ -447,6 +450,7 @@ func (m *IPv4Maps) Close() error {
 		m.SockPeers,
 		m.SourceRanges,
 		m.State,
+		m.Tunnelled,
 		m.Unmasqueraded,
 	)
 }

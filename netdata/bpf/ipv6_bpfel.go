@@ -273,6 +273,7 @@ const (
 	IPv6MapSockPeers     = "sock_peers"
 	IPv6MapSourceRanges  = "source_ranges"
 	IPv6MapState         = "state"
+	IPv6MapTunnelled     = "tunnelled"
 	IPv6MapUnmasqueraded = "unmasqueraded"
 	IPv6ProgFromExt      = "from_ext"
 	IPv6ProgFromPod      = "from_pod"
@@ -362,6 +363,7 @@ type IPv6MapSpecs struct {
 	SockPeers     *ebpf.MapSpec `ebpf:"sock_peers"`
 	SourceRanges  *ebpf.MapSpec `ebpf:"source_ranges"`
 	State         *ebpf.MapSpec `ebpf:"state"`
+	Tunnelled     *ebpf.MapSpec `ebpf:"tunnelled"`
 	Unmasqueraded *ebpf.MapSpec `ebpf:"unmasqueraded"`
 }
 
@@ -413,6 +415,7 @@ type IPv6Maps struct {
 	SockPeers     *ebpf.Map `ebpf:"sock_peers"`
 	SourceRanges  *ebpf.Map `ebpf:"source_ranges"`
 	State         *ebpf.Map `ebpf:"state"`
+	Tunnelled     *ebpf.Map `ebpf:"tunnelled"`
 	Unmasqueraded *ebpf.Map `ebpf:"unmasqueraded"`
 }
 
@@ -438,6 +441,7 @@ func (m *IPv6Maps) Close() error {
 		m.SockPeers,
 		m.SourceRanges,
 		m.State,
+		m.Tunnelled,
 		m.Unmasqueraded,
 	)
 }

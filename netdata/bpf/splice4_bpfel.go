@@ -266,6 +266,7 @@ const (
 	Splice4MapSpliceSockets      = "splice_sockets"
 	Splice4MapSpliced            = "spliced"
 	Splice4MapState              = "state"
+	Splice4MapTunnelled          = "tunnelled"
 	Splice4MapUnmasqueraded      = "unmasqueraded"
 	Splice4ProgSpliceEstablished = "splice_established"
 	Splice4ProgSpliceSend        = "splice_send"
@@ -345,6 +346,7 @@ type Splice4MapSpecs struct {
 	SpliceSockets *ebpf.MapSpec `ebpf:"splice_sockets"`
 	Spliced       *ebpf.MapSpec `ebpf:"spliced"`
 	State         *ebpf.MapSpec `ebpf:"state"`
+	Tunnelled     *ebpf.MapSpec `ebpf:"tunnelled"`
 	Unmasqueraded *ebpf.MapSpec `ebpf:"unmasqueraded"`
 }
 
@@ -398,6 +400,7 @@ type Splice4Maps struct {
 	SpliceSockets *ebpf.Map `ebpf:"splice_sockets"`
 	Spliced       *ebpf.Map `ebpf:"spliced"`
 	State         *ebpf.Map `ebpf:"state"`
+	Tunnelled     *ebpf.Map `ebpf:"tunnelled"`
 	Unmasqueraded *ebpf.Map `ebpf:"unmasqueraded"`
 }
 
@@ -425,6 +428,7 @@ func (m *Splice4Maps) Close() error {
 		m.SpliceSockets,
 		m.Spliced,
 		m.State,
+		m.Tunnelled,
 		m.Unmasqueraded,
 	)
 }

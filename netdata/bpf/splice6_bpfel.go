@@ -265,6 +265,7 @@ const (
 	Splice6MapSpliceSockets      = "splice_sockets"
 	Splice6MapSpliced            = "spliced"
 	Splice6MapState              = "state"
+	Splice6MapTunnelled          = "tunnelled"
 	Splice6MapUnmasqueraded      = "unmasqueraded"
 	Splice6ProgSpliceEstablished = "splice_established"
 	Splice6ProgSpliceSend        = "splice_send"
@@ -344,6 +345,7 @@ type Splice6MapSpecs struct {
 	SpliceSockets *ebpf.MapSpec `ebpf:"splice_sockets"`
 	Spliced       *ebpf.MapSpec `ebpf:"spliced"`
 	State         *ebpf.MapSpec `ebpf:"state"`
+	Tunnelled     *ebpf.MapSpec `ebpf:"tunnelled"`
 	Unmasqueraded *ebpf.MapSpec `ebpf:"unmasqueraded"`
 }
 
@@ -397,6 +399,7 @@ type Splice6Maps struct {
 	SpliceSockets *ebpf.Map `ebpf:"splice_sockets"`
 	Spliced       *ebpf.Map `ebpf:"spliced"`
 	State         *ebpf.Map `ebpf:"state"`
+	Tunnelled     *ebpf.Map `ebpf:"tunnelled"`
 	Unmasqueraded *ebpf.Map `ebpf:"unmasqueraded"`
 }
 
@@ -424,6 +427,7 @@ func (m *Splice6Maps) Close() error {
 		m.SpliceSockets,
 		m.Spliced,
 		m.State,
+		m.Tunnelled,
 		m.Unmasqueraded,
 	)
 }

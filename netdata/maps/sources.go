@@ -78,6 +78,26 @@ func setUnmasqueraded[A Words](f *family, ranges []netip.Prefix) error {
 	return replace(f.byID["unmasqueraded"], rows)
 }
 
+// SetTunnelled makes the given ranges of pods those behind a tunnel. The values are the addresses of this node that pods there
+// answer through it. Ranges of a family that the node does not have are left out.
+func (t *Tables) SetTunnelled(ranges map[netip.Prefix]netip.Addr) error {
+	err := t.each(func(f *family) error { return pick(f, setTunnelled[Addr4], setTunnelled[Addr6])(f, ranges) })
+	if err != nil {
+		return fmt.Errorf("write ranges behind tunnels: %w", err)
+	}
+	return nil
+}
+
+func setTunnelled[A Words](f *family, ranges map[netip.Prefix]netip.Addr) error {
+	rows := map[rangeRow[A]]A{}
+	for r, own := range ranges {
+		if FamilyOf(r.Addr()) == f.family && FamilyOf(own) == f.family {
+			rows[rangeRow[A]{Prefix: uint32(r.Bits()), Addr: ToWords[A](r.Masked().Addr())}] = ToWords[A](own)
+		}
+	}
+	return replace(f.byID["tunnelled"], rows)
+}
+
 // replace makes rows the content of a small map: what is missing is added before what is too
 // much is removed.
 func replace[K, V comparable](m *ebpf.Map, rows map[K]V) error {

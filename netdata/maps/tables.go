@@ -43,6 +43,7 @@ var layouts = map[string]layout{
 	"sock_peers":     {version: 1},
 	"source_ranges":  {version: 1},
 	"state":          {version: 1, shared: true},
+	"tunnelled":      {version: 1},
 	"unmasqueraded":  {version: 1},
 }
 

@@ -31,8 +31,9 @@ type Config struct {
 	Encapsulate bool
 	// Attach puts the dataplane's programs on the tunnel's device.
 	Attach func(dev netlink.Link) error
-	// Tunnelled is told how many bytes of each packet tunnels take; 0 while there are none.
-	Tunnelled func(overhead int)
+	// Tunnelled is told how many bytes of each packet tunnels take, 0 while there are none, and which pods are behind
+	// them: by their ranges, the addresses of this node that they answer through the tunnel.
+	Tunnelled func(overhead int, pods map[netip.Prefix]netip.Addr) error
 	Log       *slog.Logger
 }
 
@@ -150,16 +151,15 @@ func (c *Controller) sync(lister corelisters.NodeLister) error {
 }
 
 func (c *Controller) install(routes []Route, all []Node, uplink netlink.Link) error {
-	overhead := 0
+	overhead, behind := 0, map[netip.Prefix]netip.Addr{}
 	for _, r := range routes {
 		if r.Tunnel.IsValid() {
-			overhead = max(overhead, Overhead(r.Tunnel))
+			overhead, behind[r.Pods] = max(overhead, Overhead(r.Tunnel)), c.cfg.Self.within(r.Pods)
 		}
 	}
 	if overhead == 0 {
 		err := apply(routes, c.cfg.Self, uplink, nil, nil)
-		c.cfg.Tunnelled(0)
-		return errors.Join(err, removeTunnel())
+		return errors.Join(err, c.cfg.Tunnelled(0, nil), removeTunnel())
 	}
 	tunnel, err := ensureTunnel(c.cfg.Self, uplink.Attrs().MTU-overhead)
 	if err != nil {
@@ -168,7 +168,9 @@ func (c *Controller) install(routes []Route, all []Node, uplink netlink.Link) er
 	if err := c.cfg.Attach(tunnel); err != nil {
 		return err
 	}
-	c.cfg.Tunnelled(overhead) // before packets take the new way
+	if err := c.cfg.Tunnelled(overhead, behind); err != nil { // before packets take the new way
+		return err
+	}
 	return apply(routes, c.cfg.Self, uplink, tunnel, macs(all))
 }
 

@@ -61,10 +61,8 @@ func applyTunnelled(r Route, self Node, tunnel netlink.Link, mac net.HardwareAdd
 	}
 	wrapped := newRoute(r, tunnel)
 	wrapped.Gw, wrapped.Flags, wrapped.Encap = via.AsSlice(), int(netlink.FLAG_ONLINK), &encap{r.Tunnel}
-	for _, p := range self.Pods {
-		if p.Addr().Is4() == r.Pods.Addr().Is4() {
-			wrapped.Src = nodeAddr(p).AsSlice()
-		}
+	if own := self.within(r.Pods); own.IsValid() {
+		wrapped.Src = own.AsSlice()
 	}
 	if err := netlink.RouteReplace(wrapped); err != nil {
 		return fmt.Errorf("add route %s: %w", r, err)

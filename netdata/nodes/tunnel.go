@@ -73,6 +73,16 @@ func ensureTunnel(self Node, mtu int) (netlink.Link, error) {
 	return dev, nil
 }
 
+// within is the node's own address in its pod range of the family of another range, not valid if it has none.
+func (n Node) within(like netip.Prefix) netip.Addr {
+	for _, p := range n.Pods {
+		if p.Addr().Is4() == like.Addr().Is4() {
+			return nodeAddr(p)
+		}
+	}
+	return netip.Addr{}
+}
+
 // nodeAddr is the node's own address in a pod range, which no pod gets.
 func nodeAddr(pods netip.Prefix) netip.Addr { return pods.Addr().Next() }
 

@@ -80,6 +80,18 @@ static __always_inline int on_this_node(const struct addr *a)
 	return is_node(a) || bpf_map_lookup_elem(&node_addrs, a) || find_endpoint(a);
 }
 
+/*
+ * The address of this node that a backend elsewhere is to answer. To one behind a tunnel that is an address that has a way
+ * back through it: what is between the nodes may know no pods, and take no packets from them.
+ */
+static __always_inline struct addr answerable(const struct addr *backend)
+{
+	struct range_key key = { .prefix = 8 * ADDR_LEN, .addr = *backend };
+	struct addr *own = bpf_map_lookup_elem(&tunnelled, &key);
+
+	return own ? *own : CFG_ADDR(node);
+}
+
 BORDER enum step balance_new(struct __sk_buff *skb, struct packet *p, __u16 scope, enum answer_to origin, int *verdict)
 {
 	struct slot backend = {};
@@ -124,7 +136,7 @@ BORDER enum step balance_new(struct __sk_buff *skb, struct packet *p, __u16 scop
 		p->real.saddr = CFG_ADDR(hairpin);
 	/* A backend elsewhere must answer by way of this node, which knows what to turn back. */
 	if (scope == NAT_EXT && !on_this_node(&backend.addr)) {
-		p->real.saddr = CFG_ADDR(node);
+		p->real.saddr = answerable(&backend.addr);
 		spread = 1;
 	}
 	if (!nat_create(&p->t, &p->real, scope, 1, spread))

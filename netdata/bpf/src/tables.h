@@ -310,6 +310,15 @@ struct {
 	__type(value, __u32);
 } unmasqueraded SEC(".maps");
 
+/* Pods of other nodes that are behind a tunnel, by their ranges: which of this node's addresses they answer through it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 8192);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct range_key);
+	__type(value, struct addr);
+} tunnelled SEC(".maps");
+
 /* Addresses of load balancers that this node answers for on its uplink's link. */
 struct announcement {
 	__u8 mac[6]; /* of the uplink */
