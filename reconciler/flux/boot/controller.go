@@ -86,7 +86,7 @@ type request struct {
 
 func (r *reconciler) attach(ctx context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
 	r.queue.Store(&queue)
-	r.env.Store.Subscribe(func(key source.Key) {
+	r.env.Store.Subscribe(ctx, func(key source.Key) {
 		if key == source.BootKey && ctx.Err() == nil {
 			queue.AddAfter(reconcile.Request{NamespacedName: objectKey()}, settle)
 		}

@@ -56,7 +56,7 @@ func (p *pending) take() map[source.Key]bool {
 // dispatch tells objects of new artifacts, until ctx ends. Then it releases what
 // the jobs hold.
 func (r *reconciler) dispatch(ctx context.Context) error {
-	r.env.Store.Subscribe(func(key source.Key) {
+	r.env.Store.Subscribe(ctx, func(key source.Key) {
 		if ctx.Err() == nil {
 			r.pending.add(key)
 		}

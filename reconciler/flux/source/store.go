@@ -1,7 +1,10 @@
 package source
 
 import (
+	"context"
 	"io/fs"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 )
@@ -46,11 +49,16 @@ type Artifact struct {
 type Store struct {
 	mu          sync.Mutex
 	artifacts   map[Key]*Artifact
-	subscribers []func(Key)
+	subscribers map[*subscriber]struct{}
 }
 
+// subscriber has an identity, which a function has not.
+type subscriber struct{ tell func(Key) }
+
 // NewStore returns an empty store.
-func NewStore() *Store { return &Store{artifacts: map[Key]*Artifact{}} }
+func NewStore() *Store {
+	return &Store{artifacts: map[Key]*Artifact{}, subscribers: map[*subscriber]struct{}{}}
+}
 
 // Get returns the newest artifact of a source, or nil.
 func (s *Store) Get(k Key) *Artifact {
@@ -68,17 +76,23 @@ func (s *Store) Set(k Key, a *Artifact) {
 	} else {
 		s.artifacts[k] = a
 	}
-	subscribers := s.subscribers
+	subscribers := slices.Collect(maps.Keys(s.subscribers))
 	s.mu.Unlock()
-	for _, tell := range subscribers {
-		tell(k)
+	for _, each := range subscribers {
+		each.tell(k)
 	}
 }
 
-// Subscribe calls tell after each change. It must not block. Subscribers are
-// never removed: they live as long as the store.
-func (s *Store) Subscribe(tell func(Key)) {
+// Subscribe calls tell after each change until ctx ends; a call that has begun by then
+// ends after it. It must not block.
+func (s *Store) Subscribe(ctx context.Context, tell func(Key)) {
+	each := &subscriber{tell}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.subscribers = append(s.subscribers[:len(s.subscribers):len(s.subscribers)], tell)
+	s.subscribers[each] = struct{}{}
+	s.mu.Unlock()
+	context.AfterFunc(ctx, func() {
+		s.mu.Lock()
+		delete(s.subscribers, each)
+		s.mu.Unlock()
+	})
 }

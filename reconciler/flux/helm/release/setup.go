@@ -28,6 +28,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	crsource "sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/bothy-os/bothy/reconciler/flux/env"
 	"github.com/bothy-os/bothy/reconciler/flux/helm/internal/jobs"
@@ -75,6 +76,7 @@ func Setup(mgr ctrl.Manager, e env.Env) error {
 		WatchesMetadata(&corev1.Secret{}, r.enqueue(valuesIndex, keyed("Secret")), builder.WithPredicates(predicate.ResourceVersionChangedPredicate{})).
 		WatchesMetadata(&corev1.ConfigMap{}, r.enqueue(valuesIndex, keyed("ConfigMap")), builder.WithPredicates(predicate.ResourceVersionChangedPredicate{})).
 		WatchesRawSource(r.jobs).
+		WatchesRawSource(crsource.Func(r.followArtifacts)).
 		WithOptions(ctrlcontroller.Options{
 			MaxConcurrentReconciles: env.Workers,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](retryMin, retryMax),
@@ -83,7 +85,6 @@ func Setup(mgr ctrl.Manager, e env.Env) error {
 	if err != nil {
 		return fmt.Errorf("controller of HelmRelease: %w", err)
 	}
-	e.Store.Subscribe(r.sourceChanged)
 	return nil
 }
 
@@ -193,14 +194,20 @@ func (r *controller) find(ctx context.Context, index, key string) []reconcile.Re
 	return requests
 }
 
+// followArtifacts has releases looked at whose source delivers something new, as long as the controller runs.
+func (r *controller) followArtifacts(ctx context.Context, _ workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+	r.env.Store.Subscribe(ctx, func(k source.Key) { r.sourceChanged(ctx, k) })
+	return nil
+}
+
 // sourceChanged has the releases of a source looked at.
-func (r *controller) sourceChanged(k source.Key) {
+func (r *controller) sourceChanged(ctx context.Context, k source.Key) {
 	if !slices.Contains([]string{sourcev1.HelmChartKind, sourcev1.OCIRepositoryKind}, k.Kind) {
 		return
 	}
 	// The list comes from the cache; it waits for nothing once that is filled.
 	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel := context.WithTimeout(ctx, time.Minute)
 		defer cancel()
 		for _, request := range r.find(ctx, sourceIndex, k.String()) {
 			r.jobs.Enqueue(request)

@@ -16,6 +16,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -56,14 +57,20 @@ func sourceOf(c *sourcev1.HelmChart) source.Key {
 	return source.Key{Kind: c.Spec.SourceRef.Kind, Namespace: c.Namespace, Name: c.Spec.SourceRef.Name}
 }
 
+// followArtifacts has charts looked at whose source delivers something new, as long as the controller runs.
+func (r *chartController) followArtifacts(ctx context.Context, _ workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+	r.store.Subscribe(ctx, func(k source.Key) { r.sourceChanged(ctx, k) })
+	return nil
+}
+
 // sourceChanged has the charts of a source looked at.
-func (r *chartController) sourceChanged(k source.Key) {
+func (r *chartController) sourceChanged(ctx context.Context, k source.Key) {
 	if k.Kind == sourcev1.HelmChartKind {
 		return
 	}
 	// The list comes from the cache; it waits for nothing once that is filled.
 	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel := context.WithTimeout(ctx, time.Minute)
 		defer cancel()
 		for _, request := range r.of(ctx, k) {
 			r.jobs.Enqueue(request)

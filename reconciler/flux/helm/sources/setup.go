@@ -17,10 +17,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	crsource "sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/bothy-os/bothy/reconciler/flux/env"
 	"github.com/bothy-os/bothy/reconciler/flux/helm/internal/jobs"
-	"github.com/bothy-os/bothy/reconciler/flux/source"
 )
 
 // owner is the field manager of what is written about sources, as in Flux.
@@ -73,18 +73,14 @@ func setupCharts(mgr ctrl.Manager, e env.Env, files disk, access accessor) error
 	if err != nil {
 		return err
 	}
-	err = builder.ControllerManagedBy(mgr).Named("helmchart").
+	return builder.ControllerManagedBy(mgr).Named("helmchart").
 		For(&sourcev1.HelmChart{}, builder.WithPredicates(changedOrRequested())).
 		Watches(&sourcev1.HelmRepository{}, handler.EnqueueRequestsFromMapFunc(r.ofRepository),
 			builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		WatchesRawSource(r.jobs).
+		WatchesRawSource(crsource.Func(r.followArtifacts)).
 		WithOptions(options()).
 		Complete(r)
-	if err != nil {
-		return err
-	}
-	e.Store.Subscribe(func(k source.Key) { r.sourceChanged(k) })
-	return nil
 }
 
 // changedOrRequested lets through what asks for a reconcile: our own writes of

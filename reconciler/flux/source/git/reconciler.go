@@ -116,7 +116,7 @@ type job struct {
 
 // attach has objects reconciled whose includes changed.
 func (r *reconciler) attach(ctx context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
-	r.env.Store.Subscribe(func(key source.Key) {
+	r.env.Store.Subscribe(ctx, func(key source.Key) {
 		if ctx.Err() != nil || key.Kind != sourcev1.GitRepositoryKind {
 			return
 		}
