@@ -138,31 +138,28 @@ func (r *report) printPath(w io.Writer, path string) {
 	if !slices.ContainsFunc(slices.Collect(maps.Keys(r.samples)), func(k key) bool { return k.Path == path }) {
 		return
 	}
-	fmt.Fprintf(w, "\n%s. CPU time of both ends per operation, µs: median (middle half) of %d rounds.\n\n", pathTitles[path], r.options.rounds)
-	r.printCells(w, path, func(k key) string {
+	r.printCells(w, fmt.Sprintf("%s. CPU time of both ends per operation, µs: median (middle half) of %d rounds.", pathTitles[path], r.options.rounds), path, func(k key) string {
 		return figures.Quartiles(of(r.samples[k], func(s sample) float64 { return s.CPU }), "%.1f")
 	})
-	fmt.Fprint(w, "\nThe same as a ratio: bothy's CPU time to that of the side, within a round.\n\n")
-	r.printCells(w, path, func(k key) string {
+	r.printCells(w, "The same as a ratio: bothy's CPU time to that of the side, within a round.", path, func(k key) string {
 		if k.Side == ours {
 			return ""
 		}
 		return figures.Quartiles(r.ratios(key{ours, path, k.Test, k.Services}, k), "%.2f")
 	})
-	fmt.Fprint(w, "\nOperations per second, median (middle half).\n\n")
-	r.printCells(w, path, func(k key) string {
+	r.printCells(w, "Operations per second, median (middle half).", path, func(k key) string {
 		return figures.Quartiles(of(r.samples[k], func(s sample) float64 { return s.Rate }), "%.0f")
 	})
 }
 
 // printCells has a row for each test and side and a column for each number of Services. Rows
-// without any content are left out; see bench.due for what is not measured with each.
-func (r *report) printCells(w io.Writer, path string, cell func(key) string) {
+// without any content are left out, and a table of no rows; see bench.due for what is not measured with each.
+func (r *report) printCells(w io.Writer, title, path string, cell func(key) string) {
 	head := []string{"", "side"}
 	for _, n := range r.options.sizes {
 		head = append(head, fmt.Sprintf("%d Services", n))
 	}
-	t := figures.NewTable(w, head...)
+	var rows [][]string
 	for _, test := range r.options.tests {
 		for _, side := range r.options.sides {
 			row, empty := []string{testTitles[test], side}, true
@@ -174,9 +171,17 @@ func (r *report) printCells(w io.Writer, path string, cell func(key) string) {
 				row, empty = append(row, text), empty && text == ""
 			}
 			if !empty {
-				t.Row(row...)
+				rows = append(rows, row)
 			}
 		}
+	}
+	if len(rows) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "\n%s\n\n", title)
+	t := figures.NewTable(w, head...)
+	for _, row := range rows {
+		t.Row(row...)
 	}
 	t.Flush()
 }
