@@ -52,6 +52,11 @@ func (l *Lab) Boot(t testing.TB, spec Spec) *Machine {
 	t.Helper()
 	start := time.Now()
 	m, err := l.boot(t, spec)
+	if err != nil && m != nil && m.hardware.Broke() {
+		t.Logf("the emulator broke the kernel, another machine is started: %v", err)
+		m.end(t)
+		m, err = l.boot(t, spec)
+	}
 	if m != nil {
 		t.Cleanup(func() { m.end(t) })
 	}
@@ -110,8 +115,11 @@ func (l *Lab) hardware(ctx context.Context, dir string, spec Spec) (qemu.Config,
 	if err := l.writeInitramfs(cfg.Initrd, kernel); err != nil {
 		return cfg, fmt.Errorf("make the initramfs: %w", err)
 	}
-	if err := spec.Root.Add("/lib/modules/"+kernel.Release, kernel.Modules); err != nil {
-		return cfg, fmt.Errorf("add modules to the root file system: %w", err)
+	modules := "/lib/modules/" + kernel.Release
+	if _, err := os.Stat(spec.Root.Host(modules)); err != nil { // else this is the second machine of the tree
+		if err := spec.Root.Add(modules, kernel.Modules); err != nil {
+			return cfg, fmt.Errorf("add modules to the root file system: %w", err)
+		}
 	}
 	return cfg, spec.Root.WriteDisk(ctx, root.File, orElse(spec.FreeMiB, 256))
 }

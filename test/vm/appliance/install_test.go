@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -92,7 +93,12 @@ func TestAMachineInstallsItselfAndKeepsToItsSettings(t *testing.T) {
 	long(t)
 	s := newSite(t)
 	s.install(t)
-	m := s.boot(t, ordinary, s.disk)
+	archive := filepath.Join(s.dir, "archive.raw")
+	if err := errors.Join(os.WriteFile(archive, nil, 0o600), os.Truncate(archive, 1<<30)); err != nil {
+		t.Fatal(err)
+	}
+	disks := []qemu.Disk{s.disk, {Serial: "archive", File: archive}}
+	m := s.boot(t, ordinary, disks...)
 	s.awaitWorkload(t, m)
 	if text := m.Console.String(); strings.Contains(text, "waiting for a boot configuration") {
 		t.Error("the seed did not come along")
@@ -103,6 +109,9 @@ func TestAMachineInstallsItselfAndKeepsToItsSettings(t *testing.T) {
     hostname: shelf
     sysctls: {vm.swappiness: "10", net.ipv4.tcp_keepalive_time: "300"}
     modules: [wireguard]
+    disks: [{name: archive, serial: archive}]
+    interfaces:
+    - {name: eth0, vlan: 7, addresses: [192.0.2.7/24], routes: [{to: 198.51.100.0/24, via: 192.0.2.1}]}
 `)
 		m.await(t, m.patience(), regexp.MustCompile(`settings +those of commit `+commit+` are in force`))
 	})
@@ -133,7 +142,7 @@ func TestAMachineInstallsItselfAndKeepsToItsSettings(t *testing.T) {
 		if err := m.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		m = s.boot(t, ordinary, s.disk)
+		m = s.boot(t, ordinary, disks...)
 		m.awaitPicture(t)
 		m.await(t, m.patience(), regexp.MustCompile(`address +10\.0\.2\.15 on eth0`))
 		// Back to what works, before it is tried once more.

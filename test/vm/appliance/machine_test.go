@@ -140,6 +140,9 @@ type machine struct {
 	// unit is how long it took until the first picture was on the console.
 	unit time.Duration
 	log  string
+	// on switches it on; again is how often that was because of the emulator.
+	on    func(t *testing.T)
+	again int
 }
 
 // boot switches a machine on. It is switched off with the test.
@@ -158,7 +161,7 @@ func (b *bench) powerOn(t *testing.T, fw firmware, disks ...qemu.Disk) *machine 
 	t.Helper()
 	vars := filepath.Join(b.dir, "vars.fd")
 	m := &machine{started: time.Now(), log: filepath.Join(b.dir, "console.log")}
-	hardware, err := qemu.Start(context.WithoutCancel(t.Context()), qemu.Config{
+	config := qemu.Config{
 		Accelerator: b.accelerator, CPUs: 2, MemoryMiB: 3072, Disks: disks, ConsoleFile: m.log, Restarts: b.restarts,
 		Args: append([]string{
 			"-machine", "smm=" + onOff(fw.protected), "-global", "driver=cfi.pflash01,property=secure,value=" + onOff(fw.protected),
@@ -169,11 +172,16 @@ func (b *bench) powerOn(t *testing.T, fw firmware, disks ...qemu.Disk) *machine 
 			"-netdev", fmt.Sprintf("user,id=net,hostfwd=tcp:127.0.0.1:%[1]d-:%[1]d,hostfwd=tcp:127.0.0.1:%[2]d-:%[2]d", apiPort, workloadPort),
 			"-device", "virtio-net-pci,netdev=net",
 		}, b.args...),
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
-	m.Machine = hardware
+	m.on = func(t *testing.T) {
+		t.Helper()
+		hardware, err := qemu.Start(context.WithoutCancel(t.Context()), config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Machine = hardware
+	}
+	m.on(t)
 	t.Cleanup(func() {
 		if err := m.Kill(); err != nil {
 			t.Error(err)
@@ -245,12 +253,21 @@ func (m *machine) awaitPicture(t *testing.T) {
 	t.Logf("the first picture is on the console after %.1f s", m.unit.Seconds())
 }
 
+// maxAgain is how often a machine is switched on again because the emulator broke its kernel.
+const maxAgain = 2
+
 // await waits for the console to show something, and returns it.
 func (m *machine) await(t *testing.T, within time.Duration, pattern *regexp.Regexp) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeoutCause(t.Context(), within, fmt.Errorf("not within %s", within))
 	defer cancel()
 	got, err := m.Console.Wait(ctx, pattern)
+	if err != nil && m.Machine.Broke() && m.again < maxAgain {
+		m.again++
+		t.Logf("the emulator broke the kernel, the machine is switched on again: %v", err)
+		m.on(t)
+		return m.await(t, within, pattern)
+	}
 	if err != nil {
 		t.Fatalf("%v; QEMU: %v", err, m.Err())
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"regexp"
 	"runtime"
 	"strings"
 	"sync"
@@ -18,7 +19,8 @@ import (
 type Machine struct {
 	Console *Console
 
-	process *os.Process
+	process  *os.Process
+	emulated bool
 	// done is closed when the process has ended, with err.
 	done chan struct{}
 	err  error
@@ -34,7 +36,7 @@ func Start(ctx context.Context, cfg Config) (*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Machine{Console: console, done: make(chan struct{})}
+	m := &Machine{Console: console, done: make(chan struct{}), emulated: cfg.Accelerator == TCG}
 	args, files := cfg.args()
 	cmd := exec.CommandContext(ctx, Binary, args...)
 	complaints := &tail{limit: 4096}
@@ -69,6 +71,23 @@ func (m *Machine) run(cmd *exec.Cmd, complaints *tail, started chan<- error) {
 
 // Done is closed when the machine is off.
 func (m *Machine) Done() <-chan struct{} { return m.done }
+
+// broken is what a kernel says that ran into an instruction which another processor had
+// already replaced: while a kernel changes its own code, a trap stands there for a moment, and
+// knows who has to be told of it. Emulated processors that are not emulated in step may find
+// it later than that.
+var broken = regexp.MustCompile(`Oops: int3: 0000`)
+
+// Broke reports whether the machine has ended because the emulator, and not what it ran, was
+// at fault. Real processors do not do this.
+func (m *Machine) Broke() bool {
+	select {
+	case <-m.done:
+		return m.emulated && broken.MatchString(m.Console.String())
+	default:
+		return false
+	}
+}
 
 // Err says why a machine that is off did not end by itself, nil if it did.
 func (m *Machine) Err() error {
