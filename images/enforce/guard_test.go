@@ -377,6 +377,7 @@ func TestNamesAndVolumes(t *testing.T) {
 	}
 	s.refuses("unsigned", named("example.org/evil:1", evil), "has no signature")
 	s.refuses("nobody's", named("evil.org/good:1", good), "no policy in")
+	s.refuses("another's digest", named("example.org/good@"+evil.Digest.String(), good), "digest of something else")
 	s.refuses("not here", named("example.org/x:1", ocispec.Descriptor{Digest: digest.FromString("x")}), "has no signature")
 
 	s.name("example.org/good:1", good)
