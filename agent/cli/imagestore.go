@@ -56,7 +56,7 @@ runtime share the files.`,
 			for _, b := range all {
 				fmt.Fprintf(cmd.OutOrStdout(), "%d images", len(b.Images))
 				if len(b.Artifacts) > 0 {
-					fmt.Fprintf(cmd.OutOrStdout(), ", and %d that are kept and not run (see `bothy image ls`)", len(b.Artifacts))
+					fmt.Fprintf(cmd.OutOrStdout(), ", %d not for the container runtime", len(b.Artifacts))
 				}
 				fmt.Fprintf(cmd.OutOrStdout(), ", %s read, %s were here", mebibytes(b.Read), mebibytes(b.Had))
 				if b.Git {

@@ -143,7 +143,10 @@ func (c *collector) all(ctx context.Context) (*ocispec.Index, error) {
 	for _, a := range c.Artifacts {
 		one(a.Reference, func() error { return c.artifact(ctx, a) })
 	}
-	if err := errors.Join(append(errs, ctx.Err())...); err != nil {
+	if len(errs) == 0 {
+		errs = append(errs, ctx.Err())
+	}
+	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
 	if err := c.git(ctx); err != nil {
