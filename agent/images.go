@@ -153,9 +153,21 @@ func (i imageGuard) servePolicy(w http.ResponseWriter, _ *http.Request) {
 	_ = json.NewEncoder(w).Encode(i.gate.Status()) // the client has gone away
 }
 
+// explain judges an image that containerd has, or an artifact that a bundle brought, which only the store has.
+func (i imageGuard) explain(ctx context.Context, name string) (*verify.Verdict, error) {
+	if index, err := nodeImages().Open(); err == nil {
+		for _, a := range index.Standalone() {
+			if a.Name == name {
+				return i.gate.Explain(verify.Image{Name: name, Digests: []string{a.Descriptor.Digest.String()}})
+			}
+		}
+	}
+	return i.guard.Explain(ctx, name)
+}
+
 // serveVerdict explains what the policy says about an image of the node.
 func (i imageGuard) serveVerdict(w http.ResponseWriter, r *http.Request) {
-	v, err := i.guard.Explain(r.Context(), r.URL.Query().Get("image"))
+	v, err := i.explain(r.Context(), r.URL.Query().Get("image"))
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusUnprocessableEntity)
 		return

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -19,31 +20,36 @@ import (
 	"github.com/bothy-os/bothy/images/policy"
 	"github.com/bothy-os/bothy/images/registry"
 	"github.com/bothy-os/bothy/images/verify"
-	"github.com/bothy-os/bothy/internal/durable"
-	"github.com/bothy-os/bothy/os/boot"
 	"github.com/bothy-os/bothy/os/image"
 	"github.com/bothy-os/bothy/os/update"
 	"github.com/bothy-os/bothy/reconciler"
 )
 
-var (
-	// osStaging holds what has come in of an image, as an OCI layout.
-	osStaging = filepath.Join(osUpdateDir, "staging")
-	// osSeed is an OCI layout that somebody brought along with the boot configuration.
-	osSeed = filepath.Join(boot.StateDir, "seed", "os")
-)
+// osPlaces is the state directory, as far as images of operating systems are in it.
+type osPlaces string
+
+// staging holds what has come in of an image, as an OCI layout.
+func (p osPlaces) staging() string { return filepath.Join(string(p), update.Dir, "staging") }
+
+// seed is an OCI layout that somebody brought along with the boot configuration.
+func (p osPlaces) seed() string { return filepath.Join(string(p), "seed", "os") }
+
+// store has what came in bundles.
+func (p osPlaces) store() string { return filepath.Join(string(p), "images") }
 
 // osArtifact is a verified image on disk.
 type osArtifact struct {
 	image update.Image
 	root  *os.File
+	// dir is where it is.
+	dir string
 }
 
 // Close lets go of the files.
 func (a *osArtifact) Close() { a.root.Close() }
 
 // discard removes the files: they have been written elsewhere.
-func (a *osArtifact) discard() { _ = os.RemoveAll(osStaging) } // the next image replaces what stays
+func (a *osArtifact) discard() { _ = os.RemoveAll(a.dir) } // the next image replaces what stays
 
 // fetch brings an image in, with what was signed about it, and verifies all of it. What an
 // earlier attempt has brought is not fetched again.
@@ -55,14 +61,40 @@ func (o *osUpdates) fetch(ctx context.Context, snap *reconciler.Snapshot, spec v
 	if err := o.preview(ctx, spec, sources); err != nil {
 		return nil, err
 	}
-	_, err = bundle.Create(ctx, bundle.Options{
-		To: osStaging, Images: []string{spec.Image}, Sources: sources,
+	var failed error
+	for _, s := range sources {
+		a, err := o.fetchFrom(ctx, snap, spec, s)
+		if err == nil || ctx.Err() != nil {
+			return a, err
+		}
+		// What is damaged here, or was not signed when it was brought here, may be better elsewhere.
+		failed = bothReasons(failed, err)
+	}
+	return nil, failed
+}
+
+// bothReasons joins errors, except that it says less that somebody has nothing.
+func bothReasons(a, b error) error {
+	switch {
+	case a == nil || errors.Is(a, fs.ErrNotExist):
+		return b
+	case errors.Is(b, fs.ErrNotExist):
+		return a
+	}
+	return errors.Join(a, b)
+}
+
+// fetchFrom brings an image in from one place.
+func (o *osUpdates) fetchFrom(ctx context.Context, snap *reconciler.Snapshot, spec v1alpha1.OSSpec, from bundle.Source) (*osArtifact, error) {
+	_, err := bundle.Create(ctx, bundle.Options{
+		To:        o.places.staging(),
+		Artifacts: []bundle.Artifact{{Reference: spec.Image, Type: string(image.MediaTypeConfig)}}, Sources: []bundle.Source{from},
 		Progress: func(p bundle.Progress) { o.set(func(s *OSStatus) { s.Read = p.Read }) },
 	})
 	if err != nil {
 		return nil, fmt.Errorf("fetch the operating system: %w", err)
 	}
-	l, err := layout.Open(osStaging)
+	l, err := layout.Open(o.places.staging())
 	if err != nil {
 		return nil, err
 	}
@@ -73,26 +105,19 @@ func (o *osUpdates) fetch(ctx context.Context, snap *reconciler.Snapshot, spec v
 }
 
 // osSources are where an image may be, nearest first.
-func (*osUpdates) osSources(spec v1alpha1.OSSpec) ([]bundle.Source, error) {
+func (o *osUpdates) osSources(spec v1alpha1.OSSpec) ([]bundle.Source, error) {
 	var out []bundle.Source
-	for _, dir := range []string{osSeed, nodeImages().Dir()} {
+	for _, dir := range []string{o.places.seed(), o.places.store()} {
 		l, err := layout.Open(dir)
 		switch {
 		case err == nil:
-			out = append(out, byDigest{bundle.Layout(l), l})
+			out = append(out, bundle.LayoutByDigest(l))
 		case !errors.Is(err, fs.ErrNotExist):
 			return nil, err
 		}
 	}
-	r := registry.Registry{Mirrors: spec.Registry.Mirrors, PlainHTTP: spec.Registry.PlainHTTP}
-	if text := spec.Registry.CACertificates; text != "" {
-		r.CAFile = filepath.Join(boot.RunDir, "os-registry-ca.pem")
-		if err := durable.WriteFile(r.CAFile, []byte(text), 0o600); err != nil {
-			return nil, err
-		}
-	}
-	host, _, _ := strings.Cut(spec.Image, "/")
-	config := registry.Config{Registries: map[string]registry.Registry{host: r}}
+	config := registry.Config{Registries: map[string]registry.Registry{}}
+	OSRegistry(config.Registries, spec)
 	if file := spec.Registry.CredentialsFile; file != "" {
 		known, err := registry.CredentialsFile(file)
 		if err != nil {
@@ -103,57 +128,47 @@ func (*osUpdates) osSources(spec v1alpha1.OSSpec) ([]bundle.Source, error) {
 	return append(out, registry.New(config)), nil
 }
 
-// byDigest finds in a layout what has a digest, whatever it is called there.
-type byDigest struct {
-	bundle.Source
-	layout *layout.Layout
-}
-
-// Resolve implements [bundle.Source].
-func (s byDigest) Resolve(ctx context.Context, ref string) (ocispec.Descriptor, error) {
-	if _, wanted, ok := strings.Cut(ref, "@"); ok {
-		entries, err := s.layout.Entries()
-		if err != nil {
-			return ocispec.Descriptor{}, err
-		}
-		for _, d := range entries {
-			if d.Digest.String() == wanted {
-				return ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}, nil
-			}
-		}
-	}
-	return s.Source.Resolve(ctx, ref)
+// OSRegistry adds to settings of registries how a commit says that the registry of its operating system is reached. What
+// is there goes before it.
+func OSRegistry(into map[string]registry.Registry, spec v1alpha1.OSSpec) {
+	host, _, _ := strings.Cut(spec.Image, "/")
+	r := into[host]
+	r.Mirrors = slices.Concat(r.Mirrors, spec.Registry.Mirrors)
+	r.CAs = spec.Registry.CACertificates
+	r.PlainHTTP = r.PlainHTTP || spec.Registry.PlainHTTP
+	into[host] = r
 }
 
 // preview refuses what can be refused before it is fetched.
 func (o *osUpdates) preview(ctx context.Context, spec v1alpha1.OSSpec, sources []bundle.Source) error {
 	repository, _, _ := strings.Cut(spec.Image, "@")
-	var desc ocispec.Descriptor
 	var m *ocispec.Manifest
-	err := fmt.Errorf("image %s: nobody has it", spec.Image)
+	var failed error
 	for _, s := range sources {
-		var failed error
-		if desc, failed = s.Resolve(ctx, spec.Image); failed == nil {
-			m, failed = readOSManifest(ctx, s, trimTag(repository), desc)
+		desc, err := s.Resolve(ctx, spec.Image)
+		if err == nil {
+			m, err = readOSManifest(ctx, s, trimTag(repository), desc)
 		}
-		if err = failed; failed == nil || ctx.Err() != nil {
+		if err == nil || ctx.Err() != nil {
+			failed = err
 			break
 		}
+		failed = bothReasons(failed, err)
 	}
-	if err != nil {
-		return fmt.Errorf("find the operating system: %w", err)
+	if failed != nil {
+		return fmt.Errorf("find the operating system: %w", failed)
 	}
 	if flavour := m.Annotations[image.AnnotationFlavour]; flavour != "" && flavour != o.release["VARIANT_ID"] {
 		return fmt.Errorf("image %s is of the flavour %q, this machine runs %q: name an image of that", spec.Image, flavour, o.release["VARIANT_ID"])
 	}
-	have := bundle.Blobs{Dir: osStaging}
+	have := bundle.Blobs{Dir: o.places.staging()}
 	need := int64(0)
 	for _, d := range m.Layers {
 		if !have.Has(d) {
 			need += d.Size
 		}
 	}
-	return roomFor(boot.StateDir, need, "the operating system")
+	return roomFor(string(o.places), need, "the operating system")
 }
 
 // trimTag leaves the repository of a reference.
@@ -190,8 +205,7 @@ func (o *osUpdates) judgeOS(snap *reconciler.Snapshot, spec v1alpha1.OSSpec) err
 	if err != nil {
 		return err
 	}
-	config := gateConfig(withStore(nil), o.log)
-	config.Layouts = append(config.Layouts, osStaging)
+	config := gateConfig([]string{o.places.store(), o.places.staging()}, o.log)
 	name, _, _ := strings.Cut(spec.Image, "@")
 	if v := gate.New(config).Try(p, verify.Image{Name: name + "@" + spec.Digest(), Digests: []string{spec.Digest()}}); !v.Allowed {
 		return fmt.Errorf("the operating system is not started: %w", v.Err())
@@ -219,7 +233,7 @@ func openOS(l *layout.Layout, spec v1alpha1.OSSpec) (*osArtifact, error) {
 }
 
 func openOSParts(l *layout.Layout, m *ocispec.Manifest, name string) (*osArtifact, error) {
-	a := &osArtifact{}
+	a := &osArtifact{dir: l.Dir}
 	for _, d := range m.Layers {
 		switch d.MediaType {
 		case string(image.MediaTypeBootFile):

@@ -78,8 +78,6 @@ const (
 	reasonOSFailed = "OSUpdateFailed"
 )
 
-var osUpdateDir = filepath.Join(boot.StateDir, update.Dir)
-
 // osUpdates keeps the operating system the one that the accepted commit names.
 type osUpdates struct {
 	*hall
@@ -90,6 +88,7 @@ type osUpdates struct {
 	broken  error
 	own     bool
 	release map[string]string
+	places  osPlaces
 
 	mu      sync.Mutex
 	status  OSStatus
@@ -105,7 +104,7 @@ type osUpdates struct {
 // newOSUpdates finds out how the machine stands. After a trial that has ended it puts back
 // what there was before, which has to happen before anything else starts.
 func newOSUpdates(h *hall) *osUpdates {
-	o := &osUpdates{hall: h, log: h.log.With("component", osComponent), changed: make(chan struct{}), again: make(chan struct{}, 1), status: OSStatus{Phase: OSForeign}}
+	o := &osUpdates{hall: h, log: h.log.With("component", osComponent), places: boot.StateDir, changed: make(chan struct{}), again: make(chan struct{}, 1), status: OSStatus{Phase: OSForeign}}
 	text, err := os.ReadFile("/proc/cmdline")
 	if err != nil || !update.IsOwn(string(text)) {
 		return o
@@ -113,7 +112,7 @@ func newOSUpdates(h *hall) *osUpdates {
 	o.own, o.release = true, osRelease("/etc/os-release")
 	o.status = OSStatus{Phase: OSIdle, Flavour: o.release["VARIANT_ID"], Version: o.release["VERSION_ID"]}
 	o.updater, err = update.Open(update.Config{
-		Dir: osUpdateDir, CommandLine: string(text), Version: o.status.Version, Flavour: o.status.Flavour,
+		Dir: filepath.Join(boot.StateDir, update.Dir), CommandLine: string(text), Version: o.status.Version, Flavour: o.status.Flavour,
 		Boot: h.env.BootID, Machine: update.NewHardware(), Log: o.log,
 	})
 	if err == nil {
@@ -311,7 +310,7 @@ func (o *osUpdates) bring(ctx context.Context, snap *reconciler.Snapshot) error 
 		o.passTurn(ctx)
 		return err
 	case !wanted:
-		if err := os.RemoveAll(osStaging); err != nil {
+		if err := os.RemoveAll(o.places.staging()); err != nil {
 			return err
 		}
 		o.passTurn(ctx)

@@ -66,5 +66,14 @@ func (h *hall) pin(ctx context.Context, snap *reconciler.Snapshot) error {
 	for _, p := range append(found.Problems, rendered.Problems...) {
 		h.log.Info("images may not be kept", "commit", snap.Commit, "reason", p)
 	}
-	return images.Advance(snap.Commit, found.References)
+	return images.Advance(store.Pin{Commit: snap.Commit, Images: found.References, Artifacts: h.artifactsOf(snap)})
+}
+
+// artifactsOf are what a commit names and no container runs: the operating system, if a bundle brought it.
+func (h *hall) artifactsOf(snap *reconciler.Snapshot) []string {
+	s, err := decodeSite(snap, h.boot.Repository.Path, h.env.Name)
+	if err != nil || s.os.Image == "" {
+		return nil // a commit that cannot be decoded is not accepted
+	}
+	return []string{s.os.Image}
 }

@@ -11,6 +11,7 @@ import (
 
 	ctrdimages "github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/errdefs"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/bothy-os/bothy/images/bundle"
 	"github.com/bothy-os/bothy/images/internal/imagetest"
@@ -75,7 +76,7 @@ func (k *kept) carry(commit string, names ...string) {
 
 func (k *kept) advance(commit string, names ...string) {
 	k.t.Helper()
-	if err := k.store.Advance(commit, names); err != nil {
+	if err := k.store.Advance(store.Pin{Commit: commit, Images: names}); err != nil {
 		k.t.Fatal(err)
 	}
 	k.pass()
@@ -117,6 +118,43 @@ func TestTheImagesOfTwoCommitsArePinned(t *testing.T) {
 	img, err := k.target.client.ImageService().Get(k.ctx, "x/app:1")
 	if err != nil || img.Labels[managedLabel] != managedValue {
 		t.Errorf("the kubelet is to remove it, not we: %+v, %v", img, err)
+	}
+}
+
+// An operating system is the store's to keep, and no image for containerd.
+func TestAnOperatingSystemIsNotGivenToContainerd(t *testing.T) {
+	const kind = "application/vnd.test.system.config"
+	k := newKept(t, testLayout(t, "x/pause:1"))
+	l := imagetest.New(t)
+	root := l.Blob("application/vnd.test.root", imagetest.Noise(4, 10_000))
+	system := l.JSON(ocispec.MediaTypeImageManifest, ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: l.Blob(kind, []byte("{}")), Layers: []ocispec.Descriptor{root}})
+	system.ArtifactType = kind
+	name := "x/os@" + system.Digest.String()
+	l.Name(name, system)
+	if _, err := k.store.Import(t.Context(), l.Save().Dir, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	k.pass()
+	if err := k.store.Advance(store.Pin{Commit: commitOne, Artifacts: []string{name}}); err != nil {
+		t.Fatal(err)
+	}
+	k.pass()
+	list, err := k.target.client.ImageService().List(k.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, img := range list {
+		if img.Target.Digest == system.Digest {
+			t.Errorf("containerd has it as %s", img.Name)
+		}
+	}
+	for _, d := range []ocispec.Descriptor{system, root} {
+		if _, err := k.target.client.ContentStore().Info(k.ctx, d.Digest); !errdefs.IsNotFound(err) {
+			t.Errorf("containerd has its content %s: %v", d.Digest, err)
+		}
+	}
+	if kept, err := k.store.List(); err != nil || len(kept) != 1 || kept[0].Name != name {
+		t.Errorf("the store has %+v, %v", kept, err)
 	}
 }
 
@@ -204,7 +242,7 @@ func TestADamagedStoreDoesNotKeepOthersFromBeingPinned(t *testing.T) {
 			}
 		}
 	}
-	if err := k.store.Advance(commitOne, []string{"x/app:1"}); err != nil {
+	if err := k.store.Advance(store.Pin{Commit: commitOne, Images: []string{"x/app:1"}}); err != nil {
 		t.Fatal(err)
 	}
 	_, err = k.images.pass(k.ctx, k.target)

@@ -15,12 +15,15 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/bothy-os/bothy/agent"
+	"github.com/bothy-os/bothy/api/v1alpha1"
 	"github.com/bothy-os/bothy/images/bundle"
 	"github.com/bothy-os/bothy/images/layout"
 	"github.com/bothy-os/bothy/images/needs"
 	"github.com/bothy-os/bothy/images/registry"
 	"github.com/bothy-os/bothy/images/store"
 	"github.com/bothy-os/bothy/node"
+	osimage "github.com/bothy-os/bothy/os/image"
 	"github.com/bothy-os/bothy/reconciler"
 	"github.com/bothy-os/bothy/reconciler/repository"
 )
@@ -28,7 +31,7 @@ import (
 type bundleFlags struct {
 	to, site, branch, credentials, base string
 	layouts, images, platforms          []string
-	incomplete, noGit                   bool
+	incomplete, noGit, noOS             bool
 	from                                registryFlags
 }
 
@@ -43,11 +46,11 @@ func newBundle(o *options) *cobra.Command {
 	f := &bundleFlags{}
 	cmd := &cobra.Command{
 		Use:     "bundle REPO",
-		Short:   "Put everything that a site needs into one file: repository, images, signatures",
+		Short:   "Put everything that a site needs into one file: repository, images, operating system, signatures",
 		GroupID: "repo",
 		Long: `Make a bundle: an OCI image layout, in one tar file or a directory, with the
-commits of a repository, every image that the site in it uses, and the signatures
-and attestations of those. A machine without a network starts from it (bothy up
+commits of a repository, every image that the site in it uses, the operating system
+that its Cluster names, and the signatures and attestations of those. A machine without a network starts from it (bothy up
 --bundle) or takes it in while it runs (bothy image import).
 
 REPO is a work tree, a bare repository, or a URL; what counts is the newest commit
@@ -57,7 +60,9 @@ as Helm releases, are named in the annotation ` + needs.Annotation + ` on those 
 with --image.
 
 Images come from directories (--images), then from registries, with the credentials
-of the docker configuration. The same images and commit give the same bytes. What is
+of the docker configuration. The operating system comes from a directory that
+has its digest, whatever it is called there (--images build/os/bothy-vm.oci), or from its registry,
+with the mirrors and certificates in spec.os.registry after those given here. The same images and commit give the same bytes. What is
 interrupted goes on where it was when the command is run again. With --base only the
 layers and commits are taken that an earlier bundle lacks.`,
 		Example: `  bothy bundle . --to site.tar
@@ -76,6 +81,7 @@ layers and commits are taken that an earlier bundle lacks.`,
 	fl.StringArrayVar(&f.images, "image", nil, "`reference` of a further image (repeatable)")
 	fl.StringSliceVar(&f.platforms, "platform", nil, "`platforms` to take of images for several (default linux/ and this machine's)")
 	fl.BoolVar(&f.noGit, "no-repository", false, "leave the repository out")
+	fl.BoolVar(&f.noOS, "no-os", false, "leave the operating system out")
 	fl.BoolVar(&f.incomplete, "incomplete", false, "make a bundle although not all images of the site are known")
 	f.from.add(cmd)
 	return cmd
@@ -90,7 +96,8 @@ func (r *registryFlags) add(cmd *cobra.Command) {
 	fl.Int64Var(&r.rate, "rate", 0, "most `KiB` per second to read from registries (0: no limit)")
 }
 
-func (r *registryFlags) client() (*registry.Client, error) {
+// client reaches registries; more, if not nil, adds settings to those of the flags.
+func (r *registryFlags) client(more func(map[string]registry.Registry)) (*registry.Client, error) {
 	all := map[string]registry.Registry{}
 	if err := errors.Join(registry.ParseMirrors(all, r.mirrors), registry.ParseCAs(all, r.authorities)); err != nil {
 		return nil, err
@@ -99,6 +106,9 @@ func (r *registryFlags) client() (*registry.Client, error) {
 		settings := all[host]
 		settings.PlainHTTP = true
 		all[host] = settings
+	}
+	if more != nil {
+		more(all)
 	}
 	cfg := registry.Config{Registries: all, BytesPerSecond: r.rate << 10}
 	if r.credentials != "" {
@@ -153,7 +163,10 @@ func (f *bundleFlags) options(ctx context.Context, notes io.Writer, checkout *re
 	if opts.Images, err = f.references(ctx, notes, checkout); err != nil {
 		return nil, err
 	}
-	if opts.Sources, err = f.sources(); err != nil {
+	if opts.Sources, err = f.sources(bundle.Layout, nil); err != nil {
+		return nil, err
+	}
+	if opts.Artifacts, err = f.operatingSystem(checkout.Files); err != nil {
 		return nil, err
 	}
 	var without []string
@@ -231,28 +244,55 @@ func siteImages(ctx context.Context, files fs.FS, site string) (needs.Images, er
 	return found, nil
 }
 
-func (f *bundleFlags) sources() ([]bundle.Source, error) {
+// operatingSystem is what the Cluster of the site names, if it does.
+func (f *bundleFlags) operatingSystem(files fs.FS) ([]bundle.Artifact, error) {
+	if f.noOS {
+		return nil, nil
+	}
+	name := path.Join(f.site, "cluster.yaml")
+	data, err := fs.ReadFile(files, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	cluster, err := v1alpha1.DecodeCluster(name, data)
+	if err != nil || cluster.Spec.OS.Image == "" {
+		return nil, err
+	}
+	spec := cluster.Spec.OS
+	sources, err := f.sources(bundle.LayoutByDigest, func(all map[string]registry.Registry) { agent.OSRegistry(all, spec) })
+	return []bundle.Artifact{{Reference: spec.Image, Type: string(osimage.MediaTypeConfig), Sources: sources}}, err
+}
+
+// sources are the directories, each as directory says, and registries.
+func (f *bundleFlags) sources(directory func(*layout.Layout) bundle.Source, registries func(map[string]registry.Registry)) ([]bundle.Source, error) {
 	var out []bundle.Source
 	for _, dir := range f.layouts {
 		l, err := layout.Open(dir)
 		if err != nil {
 			return nil, fmt.Errorf("--images: %w", err)
 		}
-		out = append(out, bundle.Layout(l))
+		out = append(out, directory(l))
 	}
-	client, err := f.from.client()
+	client, err := f.from.client(registries)
 	return append(out, client), err
 }
 
 func printListing(w io.Writer, list *bundle.Listing) error {
-	rows := [][]string{{"IMAGE", "DIGEST", "SIZE", "HERE", "ATTACHED", "PROBLEM"}}
-	for _, i := range list.Images {
-		rows = append(rows, []string{i.Name, i.Digest[:min(19, len(i.Digest))], mebibytes(i.Size), mebibytes(i.Carried), fmt.Sprint(i.Attached), i.Problem})
+	rows := [][]string{{"IMAGE", "KIND", "DIGEST", "SIZE", "HERE", "ATTACHED", "PROBLEM"}}
+	total := fmt.Sprintf("%d images", len(list.Images))
+	for _, i := range slices.Concat(list.Images, list.Artifacts) {
+		rows = append(rows, []string{i.Name, kind(i.Type), i.Digest[:min(19, len(i.Digest))], mebibytes(i.Size), mebibytes(i.Carried), fmt.Sprint(i.Attached), i.Problem})
+	}
+	for _, a := range list.Artifacts {
+		total += ", " + kind(a.Type)
 	}
 	if err := table(w, rows); err != nil {
 		return err
 	}
-	total := fmt.Sprintf("%d images, %s", len(list.Images), mebibytes(list.Size))
+	total += ", " + mebibytes(list.Size)
 	if list.Commit != "" {
 		total += fmt.Sprintf(", commit %s of %s", short(list.Commit), list.Site)
 	}
@@ -261,6 +301,17 @@ func printListing(w io.Writer, list *bundle.Listing) error {
 	}
 	_, err := fmt.Fprintln(w, total)
 	return err
+}
+
+// kind is what people call what has an artifact type, or none.
+func kind(artifactType string) string {
+	switch artifactType {
+	case "":
+		return "image"
+	case string(osimage.MediaTypeConfig):
+		return "operating system"
+	}
+	return artifactType
 }
 
 // meter shows how many bytes came in: one line that is redrawn on a terminal,

@@ -95,9 +95,9 @@ or those of an OCI layout directory, of which every blob is checked.`,
 			if o.json() {
 				return printJSON(cmd.OutOrStdout(), list)
 			}
-			rows := [][]string{{"IMAGE", "DIGEST", "SIZE", "PROBLEM"}}
+			rows := [][]string{{"IMAGE", "KIND", "DIGEST", "SIZE", "PROBLEM"}}
 			for _, i := range list {
-				rows = append(rows, []string{i.Name, i.Digest[:19], mebibytes(i.Size), i.Problem})
+				rows = append(rows, []string{i.Name, kind(i.Type), i.Digest[:19], mebibytes(i.Size), i.Problem})
 			}
 			return table(cmd.OutOrStdout(), rows)
 		},

@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 
 	"github.com/bothy-os/bothy/agent"
 	"github.com/bothy-os/bothy/images/bundle"
+	"github.com/bothy-os/bothy/images/layout"
 	"github.com/bothy-os/bothy/images/needs"
 	"github.com/bothy-os/bothy/images/store"
 	"github.com/bothy-os/bothy/os/boot"
@@ -52,7 +54,11 @@ runtime share the files.`,
 				return printJSON(cmd.OutOrStdout(), all)
 			}
 			for _, b := range all {
-				fmt.Fprintf(cmd.OutOrStdout(), "%d images, %s read, %s were here", len(b.Images), mebibytes(b.Read), mebibytes(b.Had))
+				fmt.Fprintf(cmd.OutOrStdout(), "%d images", len(b.Images))
+				if len(b.Artifacts) > 0 {
+					fmt.Fprintf(cmd.OutOrStdout(), ", %d not for the container runtime", len(b.Artifacts))
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), ", %s read, %s were here", mebibytes(b.Read), mebibytes(b.Had))
 				if b.Git {
 					fmt.Fprintf(cmd.OutOrStdout(), "; commit %s is offered to the node", short(b.Commit))
 				}
@@ -145,7 +151,8 @@ func newImageExport(o *options) *cobra.Command {
 		Use:   "export IMAGE...",
 		Short: "Write images that the node keeps into a bundle",
 		Long: `Write images that the node keeps, with their signatures, into a tar file or a
-directory that other nodes import. Kept are those that the accepted commit and the
+directory that other nodes import, and the operating system, if a bundle brought
+one. Kept are those that the accepted commit and the
 one before it need, and those that were imported.`,
 		Example: "  bothy image export example.org/app:1 --to app.tar",
 		Args:    cobra.MinimumNArgs(1),
@@ -159,6 +166,10 @@ one before it need, and those that were imported.`,
 				full, err := needs.Normalize(text)
 				if err != nil {
 					return fmt.Errorf("image %s: %w", text, err)
+				}
+				if a := slices.IndexFunc(index.Standalone(), func(a layout.Image) bool { return a.Name == full || a.Name == text }); a >= 0 {
+					opts.Artifacts = append(opts.Artifacts, bundle.Artifact{Reference: index.Standalone()[a].Name, Type: index.Standalone()[a].Descriptor.ArtifactType})
+					continue
 				}
 				opts.Images = append(opts.Images, full)
 			}
@@ -212,9 +223,9 @@ func listStore(w io.Writer, o *options) error {
 	if o.json() {
 		return printJSON(w, kept)
 	}
-	rows := [][]string{{"IMAGE", "DIGEST", "SIZE", "ATTACHED", "KEPT FOR"}}
+	rows := [][]string{{"IMAGE", "KIND", "DIGEST", "SIZE", "ATTACHED", "KEPT FOR"}}
 	for _, k := range kept {
-		rows = append(rows, []string{k.Name, k.Digest[:min(19, len(k.Digest))], mebibytes(k.Size), fmt.Sprint(k.Attached), strings.Join(k.For, ", ")})
+		rows = append(rows, []string{k.Name, kind(k.Type), k.Digest[:min(19, len(k.Digest))], mebibytes(k.Size), fmt.Sprint(k.Attached), strings.Join(k.For, ", ")})
 	}
 	return table(w, rows)
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -27,7 +28,7 @@ func newImageVerify(o *options) *cobra.Command {
 With an OCI layout directory its images are judged as a node would judge them,
 by the policy of a repository and the signatures in the layout, without a
 network. With the name of an image the running node is asked, by the policy that
-it has in force. The command fails if an image may not run.`,
+it has in force; also about an operating system that a bundle brought. The command fails if an image may not run.`,
 		Example: `  bothy image verify build/images --policy .
   bothy image verify example.org/app:1`,
 		Args: cobra.MinimumNArgs(1),
@@ -100,7 +101,7 @@ func judgeLayout(p *policy.Policy, dir string, names []string) ([]verify.Verdict
 	}
 	attached := signatures.NewLayouts([]string{dir})
 	var out []verify.Verdict
-	for _, img := range l.Images {
+	for _, img := range slices.Concat(l.Images, l.Standalone()) {
 		if signatures.IsSignature(img.Name) || len(names) > 0 && !wanted[img.Name] {
 			continue
 		}

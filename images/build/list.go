@@ -2,23 +2,26 @@ package build
 
 import (
 	"runtime"
+	"slices"
 
 	"github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/bothy-os/bothy/images/layout"
 )
 
-// Listed is one image of a layout, for `bothy image ls`.
+// Listed is one image or artifact of a layout, for `bothy image ls`.
 type Listed struct {
 	Name   string `json:"name"`
 	Digest string `json:"digest"`
+	// Type is what an artifact is, as a media type; empty for an image.
+	Type string `json:"type,omitempty"`
 	// Size is what its blobs take on disk, in bytes.
 	Size int64 `json:"size"`
 	// Problem says what is wrong with it, empty if nothing.
 	Problem string `json:"problem,omitempty"`
 }
 
-// List returns the images of the layout in layoutDir, without signatures, checking every blob. A
+// List returns the images and artifacts of the layout in layoutDir, without signatures, checking every blob. A
 // missing directory is reported as fs.ErrNotExist.
 func List(layoutDir string) ([]Listed, error) {
 	l, err := layout.Open(layoutDir)
@@ -26,11 +29,14 @@ func List(layoutDir string) ([]Listed, error) {
 		return nil, err
 	}
 	var out []Listed
-	for _, img := range l.Images {
+	for _, img := range slices.Concat(l.Images, l.Standalone()) {
 		if isSignature(img.Name) {
 			continue
 		}
 		entry := Listed{Name: img.Name, Digest: img.Descriptor.Digest.String()}
+		if layout.IsArtifact(img.Descriptor) {
+			entry.Type = img.Descriptor.ArtifactType
+		}
 		if err := l.Verify(img, "linux", runtime.GOARCH); err != nil {
 			entry.Problem = err.Error()
 		}

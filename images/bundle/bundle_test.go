@@ -230,9 +230,12 @@ type counter struct{ n *int64 }
 func (c counter) Write(p []byte) (int, error) { *c.n += int64(len(p)); return len(p), nil }
 
 func TestAnInterruptedBundleGoesOn(t *testing.T) {
-	from := &cut{Source: sourceOf(t, depot(t).Dir), after: 60_000}
+	l := depot(t)
+	reference, _ := system(l, "example.org/os:1", imagetest.Noise(21, 5000), imagetest.Noise(20, 150_000))
+	from := &cut{Source: sourceOf(t, l.Save().Dir), after: 60_000}
 	o := options(t, "site.tar", from)
 	o.Images = []string{"example.org/plain:1"}
+	o.Artifacts = []Artifact{{Reference: "example.org/os@" + reference[strings.Index(reference, "sha256:"):], Type: systemType}}
 	attempts := 0
 	for {
 		attempts++
@@ -285,6 +288,92 @@ func TestASecondBundleHasOnlyTheDifference(t *testing.T) {
 	third.Images, third.Base = second.Images, on
 	if list := create(t, third); list.Size > 10_000 {
 		t.Errorf("nothing is new, and the bundle has %d bytes", list.Size)
+	}
+}
+
+const systemType = "application/vnd.test.system.config"
+
+// system adds an operating system of two parts, as its builder names it.
+func system(l *imagetest.Layout, name string, boot, root []byte) (reference string, d ocispec.Descriptor) {
+	d = l.JSON(ocispec.MediaTypeImageManifest, ocispec.Manifest{
+		MediaType: ocispec.MediaTypeImageManifest, Config: l.Blob(systemType, []byte(`{"architecture":"s390x","os":"linux"}`)),
+		Layers: []ocispec.Descriptor{l.Blob("application/vnd.test.boot", boot), l.Blob("application/vnd.test.root", root)},
+	})
+	l.Name(name, d)
+	return "registry.example.org/os@" + d.Digest.String(), d
+}
+
+// What is no image to run is in the bundle as what it is, with what was signed about it.
+func TestAnOperatingSystemIsNoImage(t *testing.T) {
+	l := depot(t)
+	root := imagetest.Noise(20, 150_000)
+	first, desc := system(l, "devel", imagetest.Noise(21, 5000), root)
+	l.Name("devel:sha256-"+desc.Digest.Encoded()+".sig", l.Image([]byte("a signature")))
+	l.Index.Manifests = append(l.Index.Manifests, l.Referrer(desc, "application/vnd.in-toto+json", []byte("an attestation")))
+	second, _ := system(l, "newer", imagetest.Noise(22, 5000), root)
+	l.Save()
+	from, err := layout.Open(l.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	with := func(to, reference, kind string) Options {
+		o := options(t, to, Layout(from))
+		o.Artifacts = []Artifact{{Reference: reference, Type: kind, Sources: []Source{LayoutByDigest(from)}}}
+		return o
+	}
+	o := with("site.tar", first, systemType)
+	list := create(t, o)
+	if len(list.Images) != 2 || len(list.Artifacts) != 1 || list.Artifacts[0].Name != first || list.Artifacts[0].Type != systemType || list.Artifacts[0].Attached != 2 || list.Artifacts[0].Carried < 150_000 || list.Artifacts[0].Problem != "" {
+		t.Errorf("listing %+v", list)
+	}
+	sound(t, o.To)
+	again := with("again.tar", first, systemType)
+	create(t, again)
+	a, err := os.ReadFile(o.To)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(again.To); err != nil || !bytes.Equal(a, b) {
+		t.Errorf("two bundles of the same differ: %v", err)
+	}
+	// An update with the same root brings the other part only.
+	update := with("update.tar", second, systemType)
+	if update.Base, err = OpenBase(t.Context(), o.To); err != nil {
+		t.Fatal(err)
+	}
+	if list := create(t, update); list.Artifacts[0].Carried > 10_000 || list.Artifacts[0].Size < 150_000 || list.Artifacts[0].Problem != "" {
+		t.Errorf("listing %+v", list.Artifacts)
+	}
+	sound(t, update.To)
+	// What is something else is not taken for it.
+	for reference, c := range map[string]struct{ kind, want string }{
+		first: {"application/vnd.test.other", systemType},
+		"registry.example.org/os@sha256:" + strings.Repeat("0", 64): {systemType, "does not exist"},
+	} {
+		bad := with("bad.tar", reference, c.kind)
+		if _, err := Create(t.Context(), bad); err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), reference) {
+			t.Errorf("%s: %v", reference, err)
+		}
+		if _, err := os.Stat(bad.To); err == nil {
+			t.Error("there is a bundle")
+		}
+	}
+}
+
+// liar is a source that has another image under the digest that is asked for.
+type liar struct {
+	Source
+	has ocispec.Descriptor
+}
+
+func (l liar) Resolve(context.Context, string) (ocispec.Descriptor, error) { return l.has, nil }
+
+func TestAnImageIsWhatItsDigestSays(t *testing.T) {
+	l := depot(t)
+	o := options(t, "site.tar", liar{sourceOf(t, l.Dir), l.Index.Manifests[0]})
+	o.Images = []string{"example.org/plain@sha256:" + strings.Repeat("0", 64)}
+	if _, err := Create(t.Context(), o); err == nil || !strings.Contains(err.Error(), "a source takes "+l.Index.Manifests[0].Digest.String()) {
+		t.Errorf("%v", err)
 	}
 }
 

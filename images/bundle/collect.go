@@ -52,26 +52,60 @@ type found struct {
 }
 
 func (c *collector) image(ctx context.Context, ref string) error {
-	at, err := c.find(ctx, ref)
+	at, err := c.find(ctx, c.Sources, ref)
 	if err != nil {
 		return err
 	}
 	if layout.IsSignatureTag(ref) {
 		return errors.New("this is a signature; name the image, and its signatures come along")
 	}
-	c.entry(ref, at.desc)
+	c.entry(ref, plain(at.desc))
 	return c.fetch(ctx, at)
 }
 
-// find asks the sources in order.
-func (c *collector) find(ctx context.Context, ref string) (found, error) {
+// artifact brings in one that is no image. It is for whatever machine it is for.
+func (c *collector) artifact(ctx context.Context, a Artifact) error {
+	sources := a.Sources
+	if sources == nil {
+		sources = c.Sources
+	}
+	at, err := c.find(ctx, sources, a.Reference)
+	if err != nil {
+		return err
+	}
+	data, err := c.manifest(ctx, at)
+	if err != nil {
+		return err
+	}
+	m, err := layout.DecodeManifest(data, at.desc)
+	if err != nil {
+		return err
+	}
+	if m.Config.MediaType != a.Type {
+		return fmt.Errorf("%s is %q and not %q", at.desc.Digest, m.Config.MediaType, a.Type)
+	}
+	if err := c.content(ctx, at, data, false); err != nil {
+		return err
+	}
+	desc := plain(at.desc)
+	desc.ArtifactType = a.Type
+	c.entry(a.Reference, desc)
+	return c.attached(ctx, at, 0)
+}
+
+// find asks sources in order.
+func (c *collector) find(ctx context.Context, sources []Source, ref string) (found, error) {
 	repository, err := repositoryOf(ref)
 	if err != nil {
 		return found{}, err
 	}
 	err = errors.New("there is neither a registry nor a directory to take it from")
-	for _, s := range c.Sources {
+	_, wanted, byDigest := strings.Cut(ref, "@")
+	for _, s := range sources {
 		desc, failed := s.Resolve(ctx, ref)
+		if failed == nil && byDigest && desc.Digest.String() != wanted {
+			failed = fmt.Errorf("a source takes %s for it", desc.Digest)
+		}
 		if failed == nil {
 			return found{s, repository, desc}, nil
 		}
@@ -219,8 +253,8 @@ func (c *collector) attached(ctx context.Context, at found, depth int) error {
 			continue
 		}
 		if err == nil {
-			c.entry(tag+suffix, desc)
-			err = c.artifact(ctx, found{at.from, at.repository, desc}, depth)
+			c.entry(tag+suffix, plain(desc))
+			err = c.attachment(ctx, found{at.from, at.repository, desc}, depth)
 		}
 		if err != nil {
 			return fmt.Errorf("what is attached as %s: %w", tag+suffix, err)
@@ -232,7 +266,7 @@ func (c *collector) attached(ctx context.Context, at found, depth int) error {
 	}
 	for _, d := range list {
 		child := found{at.from, at.repository, d}
-		if err := c.artifact(ctx, child, depth); err != nil {
+		if err := c.attachment(ctx, child, depth); err != nil {
 			return fmt.Errorf("what refers to %s: %w", at.desc.Digest, err)
 		}
 		entry := plain(d)
@@ -246,7 +280,7 @@ func (c *collector) attached(ctx context.Context, at found, depth int) error {
 	return nil
 }
 
-func (c *collector) artifact(ctx context.Context, at found, depth int) error {
+func (c *collector) attachment(ctx context.Context, at found, depth int) error {
 	data, err := c.manifest(ctx, at)
 	if err != nil {
 		return err
@@ -259,7 +293,6 @@ func (c *collector) artifact(ctx context.Context, at found, depth int) error {
 
 func (c *collector) entry(name string, desc ocispec.Descriptor) {
 	if name != "" {
-		desc = plain(desc)
 		desc.Annotations = map[string]string{ocispec.AnnotationRefName: name}
 	}
 	c.entries[name+" "+desc.Digest.String()] = desc

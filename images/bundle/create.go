@@ -32,6 +32,8 @@ type Options struct {
 	To string
 	// Images are full references; signatures and attestations come along.
 	Images []string
+	// Artifacts are what belongs to the site and is no image to run, with what is attached to them.
+	Artifacts []Artifact
 	// Platforms to take of images for several. Default: Linux on this machine.
 	Platforms []ocispec.Platform
 	// Sources are asked in order for each image.
@@ -44,6 +46,17 @@ type Options struct {
 	Base *Base
 	// Progress is told what was read, from several goroutines; it may be nil.
 	Progress func(Progress)
+}
+
+// Artifact is something that a node keeps and does not run as a container, such as its operating system.
+type Artifact struct {
+	// Reference is a full reference.
+	Reference string
+	// Type is the media type that its configuration must have. The index says it, so that nobody takes
+	// the artifact for an image.
+	Type string
+	// Sources are asked for it, in order, in place of those of the bundle; nil for those.
+	Sources []Source
 }
 
 // Git is the repository that a bundle carries.
@@ -114,14 +127,24 @@ func lock(dir string) (unlock func(), err error) {
 // all collects everything and returns the index that names it.
 func (c *collector) all(ctx context.Context) (*ocispec.Index, error) {
 	var errs []error
-	for i, ref := range c.Images {
-		c.progress.Image, c.progress.Number, c.progress.Images = ref, i+1, len(c.Images)
-		if err := c.image(ctx, ref); err != nil {
-			if ctx.Err() != nil {
-				return nil, fmt.Errorf("image %s: %w", ref, err)
-			}
+	one := func(ref string, bring func() error) {
+		if ctx.Err() != nil {
+			return
+		}
+		c.progress.Image, c.progress.Images = ref, len(c.Images)+len(c.Artifacts)
+		c.progress.Number++
+		if err := bring(); err != nil {
 			errs = append(errs, fmt.Errorf("image %s: %w", ref, err))
 		}
+	}
+	for _, ref := range c.Images {
+		one(ref, func() error { return c.image(ctx, ref) })
+	}
+	for _, a := range c.Artifacts {
+		one(a.Reference, func() error { return c.artifact(ctx, a) })
+	}
+	if len(errs) == 0 {
+		errs = append(errs, ctx.Err())
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err

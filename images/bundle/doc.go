@@ -2,8 +2,9 @@
 //
 // A bundle is an OCI image layout, a directory or one tar file of it. Its
 // index.json names images by their full references, the signatures and
-// attestations of each by the tags and referrers that tools look for, and one
-// artifact with the commits of the site's repository as a Git bundle. Any tool
+// attestations of each by the tags and referrers that tools look for, artifacts that
+// are no images, such as an operating system, by their references and types, and one
+// with the commits of the site's repository as a Git bundle. Any tool
 // that reads OCI layouts reads it.
 //
 // [Create] collects images from registries and layouts. It promises that the

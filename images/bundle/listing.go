@@ -24,14 +24,18 @@ type Listing struct {
 	Base       string   `json:"base,omitempty"`
 	BaseCommit string   `json:"baseCommit,omitempty"`
 	Images     []Listed `json:"images"`
+	// Artifacts are there for their own sake and are no images to run: an operating system.
+	Artifacts []Listed `json:"artifacts,omitempty"`
 	// Size is what all blobs in the bundle take, in bytes.
 	Size int64 `json:"size"`
 }
 
-// Listed is one image.
+// Listed is one image or artifact.
 type Listed struct {
 	Name   string `json:"name"`
 	Digest string `json:"digest"`
+	// Type is what an artifact is, as a media type; empty for an image.
+	Type string `json:"type,omitempty"`
 	// Size is what the image takes, Carried what of it is in this bundle and not
 	// in its base, in bytes. Layers that images share count for each.
 	Size    int64 `json:"size"`
@@ -119,6 +123,9 @@ func (i *Index) List() *Listing {
 	for _, img := range i.Images {
 		out.Images = append(out.Images, i.listed(img, attached))
 	}
+	for _, a := range i.Standalone() {
+		out.Artifacts = append(out.Artifacts, i.listed(a, attached))
+	}
 	for _, img := range slices.Concat(i.Images, i.Artifacts) {
 		t, err := blobsOf(i.Layout, img.Descriptor, nil)
 		if err != nil {
@@ -136,6 +143,9 @@ func (i *Index) List() *Listing {
 
 func (i *Index) listed(img layout.Image, attached map[digest.Digest]int) Listed {
 	entry := Listed{Name: img.Name, Digest: img.Descriptor.Digest.String()}
+	if layout.IsArtifact(img.Descriptor) {
+		entry.Type = img.Descriptor.ArtifactType
+	}
 	t, err := blobsOf(i.Layout, img.Descriptor, nil)
 	if err != nil {
 		entry.Problem = err.Error()

@@ -64,6 +64,28 @@ func (s layoutSource) Resolve(_ context.Context, ref string) (ocispec.Descriptor
 	return ocispec.Descriptor{}, fmt.Errorf("image %s in %s: %w", ref, s.Dir, fs.ErrNotExist)
 }
 
+// LayoutByDigest returns an OCI layout directory as a source in which a digest is found whatever it is called
+// there, and its signatures by their tags in whatever repository.
+func LayoutByDigest(l *layout.Layout) Source { return digestSource{layoutSource{l}} }
+
+type digestSource struct{ layoutSource }
+
+func (s digestSource) Resolve(ctx context.Context, ref string) (ocispec.Descriptor, error) {
+	entries, err := s.Entries()
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	_, wanted, byDigest := strings.Cut(ref, "@")
+	tag := ref[strings.LastIndexByte(ref, ':')+1:]
+	for _, d := range entries {
+		name := d.Annotations[ocispec.AnnotationRefName]
+		if byDigest && d.Digest.String() == wanted || layout.IsSignatureTag(ref) && (name == tag || strings.HasSuffix(name, ":"+tag)) {
+			return plain(d), nil
+		}
+	}
+	return s.layoutSource.Resolve(ctx, ref)
+}
+
 func (s layoutSource) Manifest(_ context.Context, _ string, desc ocispec.Descriptor) ([]byte, error) {
 	return s.ReadBlob(desc)
 }

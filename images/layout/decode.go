@@ -48,6 +48,13 @@ func IsArtifact(d ocispec.Descriptor) bool {
 	return true
 }
 
+// IsStandalone reports whether an entry of an index is there for its own sake: an image, or an artifact
+// with a name by which nothing is attached to another.
+func IsStandalone(d ocispec.Descriptor) bool {
+	name := d.Annotations[ocispec.AnnotationRefName]
+	return !IsArtifact(d) || name != "" && !IsSignatureTag(name)
+}
+
 // document has the fields by which a manifest and an index are told apart.
 type document struct {
 	MediaType string          `json:"mediaType"`
@@ -122,6 +129,15 @@ func checkDescriptor(d ocispec.Descriptor) error {
 	}
 	if d.Size < 0 {
 		return fmt.Errorf("%s has the size %d", d.Digest, d.Size)
+	}
+	return nil
+}
+
+// checkName refuses a name with the digest of something else: who asks for what hashes to that would get
+// another content.
+func checkName(name string, d ocispec.Descriptor) error {
+	if _, said, ok := strings.Cut(name, "@"); ok && said != d.Digest.String() {
+		return fmt.Errorf("its digest is %s, and it is called by another", d.Digest)
 	}
 	return nil
 }

@@ -80,7 +80,7 @@ func FromIndex(dir string, index *ocispec.Index) (*Layout, error) {
 			l.Unnamed = append(l.Unnamed, d)
 			continue
 		}
-		if err := checkDescriptor(d); err != nil {
+		if err := errors.Join(checkDescriptor(d), checkName(name, d)); err != nil {
 			return nil, fmt.Errorf("image layout %s: image %s: %w", path, name, err)
 		}
 		if IsArtifact(d) {
@@ -90,6 +90,12 @@ func FromIndex(dir string, index *ocispec.Index) (*Layout, error) {
 		l.Images = append(l.Images, Image{Name: name, Descriptor: d})
 	}
 	return l, nil
+}
+
+// Standalone are the artifacts that are there for their own sake, such as an operating system, and not
+// because they belong to an image.
+func (l *Layout) Standalone() []Image {
+	return slices.DeleteFunc(slices.Clone(l.Artifacts), func(a Image) bool { return !IsStandalone(a.Descriptor) })
 }
 
 // maxReferring bounds the manifest of what refers to an image.

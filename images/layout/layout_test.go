@@ -106,7 +106,8 @@ func TestOpenExplainsWhatIsWrong(t *testing.T) {
 	}
 	for content, want := range map[string]string{
 		"{": "is not an OCI index",
-		`{"manifests":[{"digest":"sha256:beef","annotations":{"org.opencontainers.image.ref.name":"x/a:1"}}]}`: "image x/a:1",
+		`{"manifests":[{"digest":"sha256:beef","annotations":{"org.opencontainers.image.ref.name":"x/a:1"}}]}`:                                                                 "image x/a:1",
+		`{"manifests":[{"digest":"sha256:` + strings.Repeat("a", 64) + `","annotations":{"org.opencontainers.image.ref.name":"x/a@sha256:` + strings.Repeat("b", 64) + `"}}]}`: "called by another",
 	} {
 		dir := t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, "index.json"), []byte(content), 0o644); err != nil {
@@ -160,5 +161,23 @@ func TestManifestOfThisPlatform(t *testing.T) {
 	_, _, err = l.Manifest(l.Images[0].Descriptor, "linux", "riscv64")
 	if err == nil || !strings.Contains(err.Error(), "linux/amd64, linux/arm64") {
 		t.Errorf("no manifest for this machine: %v", err)
+	}
+}
+
+func TestArtifactsThatStandForThemselves(t *testing.T) {
+	w := newWriter(t)
+	system, _ := w.image("an operating system")
+	system.ArtifactType = "application/vnd.test.system"
+	referrer := system
+	referrer.ArtifactType = "application/vnd.test.signature"
+	signature, _ := w.image("a signature")
+	app, _ := w.image("app")
+	w.add("x/os@"+system.Digest.String(), system)
+	w.add("x/os:sha256-"+system.Digest.Encoded()+".sig", signature)
+	w.add("", referrer)
+	w.add("x/app:1", app)
+	l := w.open()
+	if got := l.Standalone(); len(got) != 1 || got[0].Descriptor.Digest != system.Digest || len(l.Artifacts) != 3 || len(l.Images) != 1 {
+		t.Errorf("%+v", l)
 	}
 }

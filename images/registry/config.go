@@ -59,6 +59,8 @@ type Registry struct {
 	// CAFile holds PEM certificates that vouch for it and its mirrors, in
 	// addition to those of the system.
 	CAFile string
+	// CAs are such certificates, too.
+	CAs string
 	// PlainHTTP speaks to the registry itself without TLS. Registries on
 	// loopback are spoken to like that anyway.
 	PlainHTTP bool
@@ -106,19 +108,24 @@ func (r Registry) tls() (*http.Transport, error) {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	// Silence is noticed, a long transfer is not a fault.
 	t.ResponseHeaderTimeout = 30 * time.Second
-	if r.CAFile == "" {
+	if r.CAFile == "" && r.CAs == "" {
 		return t, nil
-	}
-	text, err := os.ReadFile(r.CAFile)
-	if err != nil {
-		return nil, fmt.Errorf("certificates of a registry: %w", err)
 	}
 	pool, err := x509.SystemCertPool()
 	if err != nil {
 		pool = x509.NewCertPool()
 	}
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("certificates of a registry: %s holds no PEM certificate", r.CAFile)
+	if r.CAFile != "" {
+		text, err := os.ReadFile(r.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("certificates of a registry: %w", err)
+		}
+		if !pool.AppendCertsFromPEM(text) {
+			return nil, fmt.Errorf("certificates of a registry: %s holds no PEM certificate", r.CAFile)
+		}
+	}
+	if r.CAs != "" && !pool.AppendCertsFromPEM([]byte(r.CAs)) {
+		return nil, errors.New("certificates of a registry: what was given holds no PEM certificate")
 	}
 	t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	return t, nil

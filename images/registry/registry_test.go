@@ -266,9 +266,9 @@ func TestCredentialsAndOwnAuthority(t *testing.T) {
 		t.Fatal(err)
 	}
 	const registry = "registry.example.org"
-	resolve := func(cas []string, keychain authn.Keychain) error {
+	resolve := func(cas []string, keychain authn.Keychain, inline ...string) error {
 		t.Helper()
-		settings := map[string]Registry{}
+		settings := map[string]Registry{registry: {CAs: strings.Join(inline, "")}}
 		if err := errors.Join(ParseMirrors(settings, []string{registry + "=" + server.URL}), ParseCAs(settings, cas)); err != nil {
 			t.Fatal(err)
 		}
@@ -281,6 +281,12 @@ func TestCredentialsAndOwnAuthority(t *testing.T) {
 	// That there is no such image can be known by whoever was let in only.
 	if err := resolve([]string{registry + "=" + authority}, known); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("with credentials and authority: %v", err)
+	}
+	if err := resolve(nil, known, string(text)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("with the authority as text: %v", err)
+	}
+	if err := resolve(nil, known, "no PEM"); err == nil || !strings.Contains(err.Error(), "no PEM certificate") {
+		t.Errorf("with a text that is no authority: %v", err)
 	}
 	if err := resolve(nil, known); err == nil || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("without the authority: %v", err)

@@ -1,10 +1,13 @@
 package signatures_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -14,6 +17,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/static"
+	godigest "github.com/opencontainers/go-digest"
 
 	"github.com/bothy-os/bothy/images/signatures"
 	"github.com/bothy-os/bothy/internal/cosign"
@@ -249,15 +253,36 @@ func mustImage(t *testing.T) v1.Image {
 	return image
 }
 
+// FuzzLayout: nothing in a layout panics, and what is found is what is in a blob with the digest that was asked for. In
+// the index, MANIFEST and LENGTH stand for the manifest, in that PAYLOAD and SIZE for what is signed.
 func FuzzLayout(f *testing.F) {
-	f.Add([]byte(`{"schemaVersion":2,"manifests":[{"digest":"`+digest+`","size":2,"annotations":{"`+refName+`":"x:sha256-`+strings.Repeat("11", 32)+`.sig"}}]}`), []byte(`{"layers":[{"digest":"x"}]}`))
-	f.Fuzz(func(t *testing.T, index, manifest []byte) {
+	tag := "x:sha256-" + strings.Repeat("11", 32)
+	index := `{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"MANIFEST","size":LENGTH,"annotations":{"` + refName + `":"` + tag + `.sig"}}]}`
+	manifest := `{"schemaVersion":2,"config":{"digest":"PAYLOAD","size":SIZE},"layers":[{"mediaType":"KIND","digest":"PAYLOAD","size":SIZE,"annotations":{"dev.cosignproject.cosign/signature":"eA=="}}]`
+	of := func(kind, more string) []byte { return []byte(strings.Replace(manifest, "KIND", kind, 1) + more + "}") }
+	f.Add([]byte(index), of("application/vnd.dev.cosign.simplesigning.v1+json", ""), []byte(`{"critical":{}}`))
+	f.Add([]byte(strings.Replace(index, ".sig", ".att", 1)), of("application/vnd.dsse.envelope.v1+json", ""), []byte(`{"payload":"e30="}`))
+	f.Add([]byte(strings.Replace(index, tag+".sig", "", 1)), of(cosigntest.BundleType, `,"artifactType":"`+cosigntest.BundleType+`","subject":{"digest":"`+digest+`","size":2}`), []byte(`{"dsseEnvelope":{}}`))
+	f.Fuzz(func(t *testing.T, index, manifest, payload []byte) {
 		dir := t.TempDir()
+		blobs := filepath.Join(dir, "blobs", "sha256")
+		must(t, os.MkdirAll(blobs, 0o700))
+		put := func(in, data []byte, name, size string) []byte {
+			d := godigest.FromBytes(data)
+			must(t, os.WriteFile(filepath.Join(blobs, d.Encoded()), data, 0o600))
+			return bytes.ReplaceAll(bytes.ReplaceAll(in, []byte(name), []byte(d.String())), []byte(size), []byte(strconv.Itoa(len(data))))
+		}
+		manifest = put(manifest, payload, "PAYLOAD", "SIZE")
+		index = put(index, manifest, "MANIFEST", "LENGTH")
 		must(t, os.WriteFile(filepath.Join(dir, "index.json"), index, 0o600))
-		must(t, os.MkdirAll(filepath.Join(dir, "blobs", "sha256"), 0o700))
-		must(t, os.WriteFile(filepath.Join(dir, "blobs", "sha256", strings.Repeat("11", 32)), manifest, 0o600))
-		if found, err := signatures.NewLayouts([]string{dir}).Get(digest); err == nil && !found.Empty() {
-			t.Fatal("signatures made of nothing")
+		found, err := signatures.NewLayouts([]string{dir}).Get(digest)
+		if found == nil {
+			t.Fatalf("no answer: %v", err)
+		}
+		for _, a := range slices.Concat(found.Payloads, found.Envelopes, found.Bundles) {
+			if !bytes.Equal(a.Content, payload) && !bytes.Equal(a.Content, manifest) {
+				t.Fatalf("%q is in no blob", a.Content)
+			}
 		}
 	})
 }

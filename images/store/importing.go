@@ -37,6 +37,8 @@ type Imported struct {
 	Commit string `json:"commit,omitempty"`
 	// Images are the digests of the images in the bundle, by name.
 	Images map[string]string `json:"images"`
+	// Artifacts are those of what is no image to run, such as an operating system.
+	Artifacts map[string]string `json:"artifacts,omitempty"`
 	// Read is how many bytes were taken in, Had how many were there before.
 	Read int64 `json:"read"`
 	Had  int64 `json:"had"`
@@ -236,15 +238,26 @@ func (in *intake) complete() error {
 			continue // what it is for is a file, see below
 		}
 		entries = append(entries, in.entry(n.Image, held))
-		if !layout.IsArtifact(n.Image.Descriptor) {
-			in.result.Images[n.Image.Name] = n.Image.Descriptor.Digest.String()
-		}
+		in.note(n.Image)
 	}
 	err = in.store.change(func(old []ocispec.Descriptor) []ocispec.Descriptor { return put(old, entries...) })
 	if err != nil {
 		return err
 	}
 	return in.git(needs)
+}
+
+// note puts an image or artifact into the result.
+func (in *intake) note(img layout.Image) {
+	switch {
+	case !layout.IsArtifact(img.Descriptor):
+		in.result.Images[img.Name] = img.Descriptor.Digest.String()
+	case layout.IsStandalone(img.Descriptor):
+		if in.result.Artifacts == nil {
+			in.result.Artifacts = map[string]string{}
+		}
+		in.result.Artifacts[img.Name] = img.Descriptor.Digest.String()
+	}
 }
 
 // entry is how the store's index names what a bundle brought.
@@ -256,7 +269,7 @@ func (in *intake) entry(img layout.Image, held string) ocispec.Descriptor {
 			d.Annotations[key] = v
 		}
 	}
-	if !layout.IsArtifact(d) {
+	if layout.IsStandalone(d) {
 		d.Annotations[annotationHeld] = held
 	}
 	return d

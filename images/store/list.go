@@ -6,7 +6,7 @@ import (
 	"github.com/bothy-os/bothy/images/bundle"
 )
 
-// Kept is an image in the store, and why it is there.
+// Kept is an image or artifact in the store, and why it is there.
 type Kept struct {
 	bundle.Listed
 	// For are the commits that need it, with the word current, previous or
@@ -14,7 +14,7 @@ type Kept struct {
 	For []string `json:"for"`
 }
 
-// List lists the images in the store.
+// List lists the images in the store, and after them the artifacts.
 func (s *Store) List() ([]Kept, error) {
 	i, err := s.Open()
 	if err != nil {
@@ -25,13 +25,14 @@ func (s *Store) List() ([]Kept, error) {
 		return nil, err
 	}
 	out := []Kept{}
-	for n, listed := range i.List().Images {
+	entries, list := slices.Concat(i.Images, i.Standalone()), i.List()
+	for n, listed := range slices.Concat(list.Images, list.Artifacts) {
 		k := Kept{Listed: listed}
-		if held := i.Images[n].Descriptor.Annotations[annotationHeld]; held != "" {
+		if held := entries[n].Descriptor.Annotations[annotationHeld]; held != "" {
 			k.For = append(k.For, "bundle "+held)
 		}
 		for word, pin := range map[string]*Pin{"current": pins.Current, "previous": pins.Previous} {
-			if pin != nil && slices.Contains(pin.Images, k.Name) {
+			if pin.needs(k.Name) {
 				k.For = append(k.For, word+" "+pin.Commit)
 			}
 		}

@@ -21,8 +21,8 @@ import (
 
 // Annotations of entries of the store's index.
 const (
-	// annotationHeld is the commit of the bundle that brought an image which no
-	// accepted commit needs yet; "-" for a bundle of no commit.
+	// annotationHeld is the commit of the bundle that brought an image or artifact which
+	// no accepted commit needs yet; "-" for a bundle of no commit.
 	annotationHeld = "dev.bothy.store.held"
 	// heldByHand is for what somebody imported without a commit.
 	heldByHand = "-"
@@ -136,7 +136,7 @@ func put(entries []ocispec.Descriptor, more ...ocispec.Descriptor) []ocispec.Des
 	return entries
 }
 
-// Prune drops the images that neither pins nor keep want, with what is attached
+// Prune drops the images and artifacts that neither pins nor keep want, with what is attached
 // to them, and every blob that nothing refers to any more. It returns the names
 // that were dropped. byHand drops what bundles brought for commits that were never
 // accepted, too, and what an interrupted import left.
@@ -156,7 +156,7 @@ func (s *Store) Prune(keep func(name string) bool, byHand bool) ([]string, error
 		for _, d := range entries {
 			name := d.Annotations[ocispec.AnnotationRefName]
 			held := d.Annotations[annotationHeld] != "" && !byHand
-			if layout.IsArtifact(d) || held || keep(name) || pins.Need(name) {
+			if !layout.IsStandalone(d) || held || keep(name) || pins.Need(name) {
 				left = append(left, d)
 				continue
 			}
@@ -180,7 +180,7 @@ func (s *Store) withoutOrphans(entries []ocispec.Descriptor) []ocispec.Descripto
 	for changed := true; changed; {
 		changed = false
 		for _, d := range entries {
-			if there[d.Digest] || layout.IsArtifact(d) && !there[bundle.SubjectOf(d)] {
+			if there[d.Digest] || !layout.IsStandalone(d) && !there[bundle.SubjectOf(d)] {
 				continue
 			}
 			changed = true

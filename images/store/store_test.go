@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -211,7 +212,7 @@ func TestTwoCommitsKeepTheirImages(t *testing.T) {
 	advance := func(commit string, images ...string) {
 		t.Helper()
 		for range 2 { // said twice, as after a restart
-			if err := s.Advance(commit, images); err != nil {
+			if err := s.Advance(Pin{Commit: commit, Images: images}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -263,6 +264,106 @@ func blobFiles(t *testing.T, s *Store) int {
 		t.Fatal(err)
 	}
 	return len(entries)
+}
+
+const systemType = "application/vnd.test.system.config"
+
+// packSystem makes a bundle of an image and an operating system that is signed.
+func packSystem(t *testing.T, commit, image string, boot uint64) (file, reference string) {
+	t.Helper()
+	l := imagetest.New(t)
+	l.Name(image, l.Image([]byte(image)))
+	system := l.JSON(ocispec.MediaTypeImageManifest, ocispec.Manifest{
+		MediaType: ocispec.MediaTypeImageManifest, Config: l.Blob(systemType, []byte("{}")),
+		Layers: []ocispec.Descriptor{l.Blob("application/vnd.test.boot", imagetest.Noise(boot, 1000)), l.Blob("application/vnd.test.root", imagetest.Noise(3, 100_000))},
+	})
+	reference = "example.org/os@" + system.Digest.String()
+	l.Name(reference, system)
+	l.Name("example.org/os:sha256-"+system.Digest.Encoded()+".sig", l.Image([]byte("a signature")))
+	from, err := layout.Open(l.Save().Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file = filepath.Join(t.TempDir(), "site.tar")
+	if _, err := bundle.Create(t.Context(), bundle.Options{
+		To: file, Images: []string{image}, Artifacts: []bundle.Artifact{{Reference: reference, Type: systemType}}, Sources: []bundle.Source{bundle.Layout(from)},
+		Git: &bundle.Git{Commit: commit, Write: func(_ context.Context, w *bytes.Buffer) error {
+			_, err := w.WriteString("history")
+			return err
+		}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return file, reference
+}
+
+// The operating system is kept as images are: for a bundle whose commit may come, and for two commits.
+func TestTwoCommitsKeepTheirOperatingSystem(t *testing.T) {
+	s := New(filepath.Join(t.TempDir(), "images"), "")
+	file, first := packSystem(t, commitOne, appOne, 1)
+	second, newer := packSystem(t, commitTwo, appTwo, 2)
+	r := take(t, s, file)
+	if len(r.Images) != 1 || len(r.Artifacts) != 1 || r.Artifacts[first] != first[len("example.org/os@"):] {
+		t.Errorf("imported %+v", r)
+	}
+	index, err := s.Open()
+	if err != nil || len(index.Images) != 1 || len(index.Standalone()) != 1 || index.Standalone()[0].Descriptor.ArtifactType != systemType {
+		t.Fatalf("%+v, %v", index, err)
+	}
+	list, err := s.List()
+	if err != nil || len(list) != 2 || list[1].Name != first || list[1].Type != systemType || list[1].Attached != 1 || strings.Join(list[1].For, " ") != "bundle "+commitOne {
+		t.Errorf("%+v, %v", list, err)
+	}
+	keeps := func(want string) {
+		t.Helper()
+		if _, err := s.Prune(none, false); err != nil {
+			t.Fatal(err)
+		}
+		if got := names(t, s); got != want {
+			t.Errorf("kept are %s, want %s", got, want)
+		}
+	}
+	advance := func(commit, image string, systems ...string) {
+		t.Helper()
+		if err := s.Advance(Pin{Commit: commit, Images: []string{image}, Artifacts: systems}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	keeps(appOne + " " + first)
+	advance(commitOne, appOne, first)
+	if pins, err := s.Pins(); err != nil || strings.Join(pins.Names(), " ") != appOne {
+		t.Errorf("containerd is to have %v, %v", pins.Names(), err)
+	}
+	take(t, s, second)
+	advance(commitTwo, appTwo, newer)
+	keeps(appOne + " " + appTwo + " " + first + " " + newer)
+	take(t, s, second) // somebody brings it once more: it belongs to a commit that was accepted
+	advance(commitThree, appTwo)
+	keeps(appTwo + " " + newer)
+	advance("4444444444444444444444444444444444444444", appTwo)
+	keeps(appTwo)
+	index, err = s.Open()
+	if err != nil || len(index.Artifacts) != 0 {
+		t.Errorf("the signature stays: %+v, %v", index.Artifacts, err)
+	}
+	// What no commit ever needed goes when somebody says so.
+	take(t, s, file)
+	keeps(appTwo + " " + appOne + " " + first)
+	if dropped, err := s.Prune(none, true); err != nil || strings.Join(dropped, " ") != appOne+" "+first {
+		t.Errorf("dropped %v, %v", dropped, err)
+	}
+}
+
+func TestAnEntryThatIsCalledByAnotherDigestIsRefused(t *testing.T) {
+	l := imagetest.New(t)
+	l.Name("example.org/app@sha256:"+strings.Repeat("0", 64), l.Image([]byte("evil")))
+	s := New(filepath.Join(t.TempDir(), "images"), "")
+	if _, err := s.Import(t.Context(), l.Save().Dir, nil, nil); err == nil || !strings.Contains(err.Error(), "called by another") {
+		t.Errorf("%v", err)
+	}
+	if got := names(t, s); got != "" {
+		t.Errorf("images %s", got)
+	}
 }
 
 func TestFilesAreSharedWithContainerd(t *testing.T) {
@@ -346,7 +447,7 @@ func TestWatchTellsOfOtherProcesses(t *testing.T) {
 	n := 0
 	told("pins", func() {
 		n++
-		if err := s.Advance(fmt.Sprintf("%040d", n), []string{appOne}); err != nil {
+		if err := s.Advance(Pin{Commit: fmt.Sprintf("%040d", n), Images: []string{appOne}}); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -384,13 +485,19 @@ func TestImportSurvivesBeingKilled(t *testing.T) {
 		l.Name(ref, l.Image(imagetest.Noise(uint64(i), 8<<20), imagetest.Noise(uint64(i+10), 2<<20)))
 		refs = append(refs, ref)
 	}
+	system := l.JSON(ocispec.MediaTypeImageManifest, ocispec.Manifest{
+		MediaType: ocispec.MediaTypeImageManifest, Config: l.Blob(systemType, []byte("{}")),
+		Layers: []ocispec.Descriptor{l.Blob("application/vnd.test.root", imagetest.Noise(30, 8<<20))},
+	})
+	l.Name("example.org/os@"+system.Digest.String(), system)
+	artifacts := []bundle.Artifact{{Reference: "example.org/os@" + system.Digest.String(), Type: systemType}}
 	l.Save()
 	from, err := layout.Open(l.Dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	file := filepath.Join(t.TempDir(), "site.tar")
-	if _, err := bundle.Create(t.Context(), bundle.Options{To: file, Images: refs, Sources: []bundle.Source{bundle.Layout(from)}}); err != nil {
+	if _, err := bundle.Create(t.Context(), bundle.Options{To: file, Images: refs, Artifacts: artifacts, Sources: []bundle.Source{bundle.Layout(from)}}); err != nil {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(t.TempDir(), "images")
@@ -446,10 +553,10 @@ func wholeImages(t *testing.T, dir string, want int) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(index.Images) != want {
-		t.Errorf("%d of %d images are visible", len(index.Images), want)
+	if len(index.Images) != want || len(index.Standalone()) != 1 {
+		t.Errorf("%d of %d images are visible, %d operating systems", len(index.Images), want, len(index.Standalone()))
 	}
-	for _, img := range index.Images {
+	for _, img := range slices.Concat(index.Images, index.Standalone()) {
 		if err := index.Verify(img, "linux", runtime.GOARCH); err != nil {
 			t.Errorf("%s is visible and not whole: %v", img.Name, err)
 		}

@@ -115,6 +115,11 @@ func Judge(p *policy.Policy, image Image, source Source) Verdict {
 			return v
 		}
 	}
+	if _, said, ok := strings.Cut(image.Name, "@"); ok && !slices.Contains(image.Digests, said) {
+		// A policy that allows a digest by its name would allow anything that is called so.
+		v.Reason = "it is called by the digest of something else"
+		return v
+	}
 	rules := p.Matching(image.Name, v.Digest)
 	if len(rules) == 0 {
 		return noMatch(p, v)

@@ -273,6 +273,19 @@ func TestPolicies(t *testing.T) {
 			t.Errorf("%+v", v)
 		}
 	})
+	t.Run("a name with the digest of another", func(t *testing.T) {
+		pass := w.policy("    - static: {action: pass}\n")
+		pass.Rules[0].WarnOnly = true // which changes nothing about it
+		v := verify.Judge(pass, verify.Image{Name: "example.org/app@" + digest, Digests: []string{other, child}}, nil)
+		if v.Allowed || !strings.Contains(v.Reason, "digest of something else") || !v.Settled() {
+			t.Errorf("%+v", v)
+		}
+		for _, own := range []string{other, child} {
+			if v := verify.Judge(pass, verify.Image{Name: "example.org/app@" + own, Digests: []string{other, child}}, nil); !v.Allowed {
+				t.Errorf("%+v", v)
+			}
+		}
+	})
 	t.Run("no digest, no judgement", func(t *testing.T) {
 		if v := verify.Judge(w.policy("    - static: {action: pass}\n"), verify.Image{Name: "example.org/app:1"}, nil); v.Allowed {
 			t.Errorf("%+v", v)

@@ -28,6 +28,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/opencontainers/image-spec/identity"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -144,14 +145,15 @@ type assault struct {
 	shop    *shop
 }
 
-// TestAttackTable has each image that must not run knock at each door that it can reach, while its twin is let in.
-func TestAttackTable(t *testing.T) {
-	a := &assault{
+// newAssault has everything but the node running.
+func newAssault(t *testing.T) (a *assault, base *carrier) {
+	t.Helper()
+	a = &assault{
 		signers: &signers{cosigntest.NewKey(t), cosigntest.NewKey(t), cosigntest.NewSigstore(t), cosigntest.NewSigstore(t)},
 		repo:    cluster.NewRepo(t, false, nil), images: map[string]v1.Image{},
 	}
 	a.Node = cluster.NodeFor(t, a.repo)
-	base := newCarrier(t, filepath.Join(t.TempDir(), "base"))
+	base = newCarrier(t, filepath.Join(t.TempDir(), "base"))
 	base.know(a.Paths.Images)
 	a.plain = base.know(a.Paths.TestImages)["bothy.local/toolbox:1"]
 	for _, name := range base.names() {
@@ -163,6 +165,12 @@ func TestAttackTable(t *testing.T) {
 		a.images[x.policy+"/"+x.name] = a.first.vary(name, a.plain)
 		a.first.attach(name, a.evidence(t, x))
 	}
+	return a, base
+}
+
+// settle starts the node, has everything come in while there is no policy, and then puts it in force.
+func (a *assault) settle(t *testing.T, base *carrier, before func()) {
+	t.Helper()
 	a.Up(t, "--images", base.dir)
 	a.kubectl = a.Kubectl(t)
 	// The kubelet looks at the file when it pulls first, and then every five minutes.
@@ -179,15 +187,25 @@ func TestAttackTable(t *testing.T) {
 			return err
 		})
 	}
+	before()
 	a.repo.Write(t, "trust/images.yaml", a.rules(t, a.first.digests[local+"/key/"+deniedDigest+":1"]))
 	a.repo.Write(t, "trust/trusted_root.json", string(a.sigstore.TrustedRoot(t, false)))
 	s := &site{Node: a.Node, repo: a.repo}
 	s.inForce(t, s.push(t, "only what was signed"), true)
+}
+
+// TestAttackTable has each image that must not run knock at each door that it can reach, while its twin is let in.
+func TestAttackTable(t *testing.T) {
+	a, base := newAssault(t)
+	early := map[string]client.Container{}
+	a.settle(t, base, func() { early = a.made(t) })
 	a.shop = a.open(t)
 
 	t.Run("admission", a.admission)
 	t.Run("name", a.name)
 	t.Run("socket", a.socket)
+	t.Run("start", func(t *testing.T) { a.start(t, early) })
+	t.Run("volume", a.volume)
 	t.Run("past admission", a.pastAdmission)
 	t.Run("import", a.imports)
 	t.Run("stripped", a.stripped)
@@ -274,6 +292,14 @@ func (a *assault) name(t *testing.T) {
 		must(t, rename(x))
 		must(t, c.ImageService().Delete(ctx, x.at(local)+":renamed"))
 	}
+	t.Run("the digest of another", func(t *testing.T) {
+		record, err := c.ImageService().Get(ctx, twins[0].at(local)+":1")
+		must(t, err)
+		record.Name = twins[0].at(local) + "@sha256:" + strings.Repeat("2", 64)
+		if _, err := c.ImageService().Create(ctx, record); err == nil || !strings.Contains(err.Error(), "the digest of something else") {
+			t.Errorf("%v", err)
+		}
+	})
 }
 
 // socket makes a container as root on the machine could.
@@ -289,6 +315,55 @@ func (a *assault) socket(t *testing.T) {
 			must(t, made.Delete(ctx, client.WithSnapshotCleanup))
 		}
 		_ = c.SnapshotService(snapshotter).Remove(ctx, "attack") // left by a refused one
+		return err
+	}
+	each(t, func(t *testing.T, x attack) { refuses(t, attempt(x), x) })
+	for _, x := range twins {
+		must(t, attempt(x))
+	}
+}
+
+// made makes a container of each image, which is not started.
+func (a *assault) made(t *testing.T) map[string]client.Container {
+	t.Helper()
+	c, ctx := containerd(t, a.Node, "k8s.io")
+	snapshotter := snapshotterOf(ctx, t, c)
+	out := map[string]client.Container{}
+	for _, x := range attackTable {
+		image, err := c.GetImage(ctx, x.at(local)+":1")
+		must(t, err)
+		id := "early-" + x.policy + "-" + x.name
+		out[x.at(local)], err = c.NewContainer(ctx, id, client.WithSnapshotter(snapshotter), client.WithImage(image), client.WithNewSnapshot(id, image),
+			client.WithNewSpec(oci.WithProcessArgs("/toolbox", "serve")))
+		must(t, err)
+	}
+	return out
+}
+
+// start starts containers that were made before there was a policy. Their twins are all that runs on the node.
+func (a *assault) start(t *testing.T, early map[string]client.Container) {
+	_, ctx := containerd(t, a.Node, "k8s.io")
+	each(t, func(t *testing.T, x attack) {
+		made := early[x.at(local)]
+		_, err := made.NewTask(ctx, nullIO)
+		refuses(t, err, x)
+		must(t, made.Delete(ctx, client.WithSnapshotCleanup))
+	})
+}
+
+// volume asks for the files of an image, as for a volume.
+func (a *assault) volume(t *testing.T) {
+	c, ctx := containerd(t, a.Node, "k8s.io")
+	snapshotter := snapshotterOf(ctx, t, c)
+	attempt := func(x attack) error {
+		image, err := c.GetImage(ctx, x.at(local)+":1")
+		must(t, err)
+		diffs, err := image.RootFS(ctx)
+		must(t, err)
+		_, err = c.SnapshotService(snapshotter).View(ctx, "attack", identity.ChainID(diffs).String())
+		if err == nil {
+			must(t, c.SnapshotService(snapshotter).Remove(ctx, "attack"))
+		}
 		return err
 	}
 	each(t, func(t *testing.T, x attack) { refuses(t, attempt(x), x) })
@@ -527,6 +602,25 @@ func (a *assault) moved(t *testing.T) {
 	a.shop.offer("key/moved", "1", evil, attached{})
 	refuses(t, pull(t, a.Node, image), attackTable[0])
 	must(t, pull(t, a.Node, registryHost+"/key/moved@"+digest.String()))
+
+	// Neither does whoever talks to containerd move it, nor a layout.
+	c, ctx := containerd(t, a.Node, "k8s.io")
+	record, err := c.ImageService().Get(ctx, image)
+	must(t, err)
+	unsigned, err := c.ImageService().Get(ctx, attackTable[0].at(local)+":1")
+	must(t, err)
+	moved := record
+	moved.Target = unsigned.Target
+	_, err = c.ImageService().Update(ctx, moved, "target")
+	refuses(t, err, attackTable[0])
+	carried := newCarrier(t, filepath.Join(t.TempDir(), "moved"))
+	carried.add(image, evil)
+	if r := a.Try(t, "image", "import", carried.dir); r.Code == 0 || !strings.Contains(r.Stderr, image) || !strings.Contains(r.Stderr, attackTable[0].denied) {
+		t.Errorf("a layout moves the tag: %+v", r)
+	}
+	if now, err := c.ImageService().Get(ctx, image); err != nil || now.Target.Digest != record.Target.Digest {
+		t.Errorf("the tag was moved to %s, %v", now.Target.Digest, err)
+	}
 }
 
 // content are images that somebody trusted signed, and that are not what they should be.
@@ -542,8 +636,11 @@ func (a *assault) content(t *testing.T) {
 		cosigntest.AttachLegacy(t, r, digest.String(), s.payload, s.annotations)
 		return registryHost + "/key/" + path + ":1"
 	}
+	made := map[string]v1.Image{}
 	plain := func(path string, image v1.Image) string {
-		return signed(path, image, func(r name.Repository) { cosigntest.Push(t, r.Tag("1"), image) })
+		at := signed(path, image, func(r name.Repository) { cosigntest.Push(t, r.Tag("1"), image) })
+		made[at] = image
+		return at
 	}
 	swap := func(digest v1.Hash, with []byte) {
 		a.shop.mu.Lock()
@@ -564,6 +661,8 @@ func (a *assault) content(t *testing.T) {
 	for what, c := range map[string]struct {
 		image func(t *testing.T) string
 		want  string
+		// unpacked is what whoever unpacks it through containerd's socket is told; "" if it does not get there.
+		unpacked string
 	}{
 		"corrupted blob": {func(t *testing.T) string {
 			image := vary(t, a.plain)
@@ -579,7 +678,7 @@ func (a *assault) content(t *testing.T) {
 			data[len(data)/2] ^= 1
 			swap(digest, data)
 			return plain("corrupted", image)
-		}, "unexpected commit digest"},
+		}, "unexpected commit digest", ""},
 		"platform manifest swapped in a signed index": {func(t *testing.T) string {
 			good, evil := vary(t, a.plain), vary(t, a.plain)
 			config, err := good.ConfigFile()
@@ -595,7 +694,7 @@ func (a *assault) content(t *testing.T) {
 			must(t, err)
 			swap(digest, manifest)
 			return name
-		}, "failed precondition"},
+		}, "failed precondition", ""},
 		"decompression bomb": {func(t *testing.T) string {
 			return plain("bomb", harmful(func(w *tar.Writer) {
 				const size = 640 << 20
@@ -606,14 +705,14 @@ func (a *assault) content(t *testing.T) {
 					must(t, err)
 				}
 			}))
-		}, "made to fill the disk"},
+		}, "made to fill the disk", "made to fill the disk"},
 		"layer path escaping": {func(t *testing.T) string {
 			return plain("escape", harmful(func(w *tar.Writer) {
 				must(t, w.WriteHeader(&tar.Header{Name: "../../../../etc/bothy-was-here", Mode: 0o644, Size: 1}))
 				_, err := w.Write([]byte("x"))
 				must(t, err)
 			}))
-		}, "leads out of the image"},
+		}, "leads out of the image", "leads out of the image"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			image := c.image(t)
@@ -624,6 +723,12 @@ func (a *assault) content(t *testing.T) {
 			if err != nil || got.Image != nil {
 				t.Errorf("it has a name: %v, %v", got, err)
 			}
+			if c.unpacked == "" {
+				return
+			}
+			if err := a.unpack(t, image, made[image]); err == nil || !strings.Contains(err.Error(), c.unpacked) {
+				t.Errorf("through the socket: %v, want %q", err, c.unpacked)
+			}
 		})
 	}
 	if _, err := os.Stat("/etc/bothy-was-here"); err == nil {
@@ -633,8 +738,31 @@ func (a *assault) content(t *testing.T) {
 	image := vary(t, a.plain)
 	config, err := image.ConfigFile()
 	must(t, err)
+	must(t, a.unpack(t, plain("harmless", a.plain), a.plain))
 	index := mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: config.Platform()}})
 	must(t, pull(t, a.Node, signed("index", index, func(r name.Repository) { must(t, remote.WriteIndex(r.Tag("1"), index)) })))
+}
+
+// unpack brings an image in through containerd's socket, as a client of it that has the content and the signatures can, and
+// unpacks it.
+func (a *assault) unpack(t *testing.T, at string, image v1.Image) error {
+	t.Helper()
+	c, ctx := containerd(t, a.Node, "k8s.io")
+	ctx, release, err := c.WithLease(ctx)
+	must(t, err)
+	defer func() { must(t, release(ctx)) }()
+	carried := newCarrier(t, filepath.Join(t.TempDir(), "carried"))
+	carried.add(at, image)
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	must(t, errors.Join(w.AddFS(os.DirFS(carried.dir)), w.Close()))
+	list, err := c.Import(ctx, &archive, client.WithImageRefTranslator(func(string) string { return at }))
+	must(t, err)
+	defer func() { must(t, c.ImageService().Delete(ctx, at)) }()
+	if len(list) != 1 || list[0].Name != at {
+		t.Fatalf("imported as %+v", list)
+	}
+	return client.NewImage(c, list[0]).Unpack(ctx, snapshotterOf(ctx, t, c))
 }
 
 // twinsRun has the twins run, from what was carried.
