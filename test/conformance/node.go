@@ -133,18 +133,24 @@ func addPool(ctx context.Context, node *cluster.Node, tree string, up *cluster.U
 // zones are as many as the specs about traffic between zones ask for, some of them with two nodes in each.
 const zones = 3
 
-// addZones deals the nodes out to zones: up to three have one of their own, and of six there are two in each.
+// addZones deals the nodes out to zones: up to three have one of their own, and of six there are two in each. If there
+// are more, the control plane is left to itself, for a spec that wants nodes of one size: it reserves CPU time that a
+// worker does not.
 func addZones(ctx context.Context, node *cluster.Node, up *cluster.UpResult) error {
 	k, err := node.NewKubectl(ctx)
 	if err != nil {
 		return err
 	}
-	for i, n := range append([]struct{ Node, NodeIP string }{{up.Node, up.NodeIP}}, up.Nodes...) {
+	nodes := append([]struct{ Node, NodeIP string }{{up.Node, up.NodeIP}}, up.Nodes...)
+	for i, n := range nodes {
 		if _, err := k.Output(ctx, "label", "node", n.Node, fmt.Sprintf("%s=zone-%d", corev1.LabelTopologyZone, i%zones+1)); err != nil {
 			return err
 		}
 	}
-	return nil
+	if len(nodes) > 2*zones {
+		_, err = k.Output(ctx, "taint", "node", up.Node, "node-role.kubernetes.io/control-plane=:"+string(corev1.TaintEffectNoSchedule))
+	}
+	return err
 }
 
 func makeRepo(ctx context.Context, d dirs, dir, tree, bare string) error {

@@ -27,7 +27,7 @@ const documentUse = `
     make conformance SET=network                  # Services, DNS, EndpointSlices, ...: conformance or not
     make conformance SET=policy                   # NetworkPolicy
     make conformance SET=network NODES=3          # among them those that fewer nodes have skipped
-    make conformance SET=network NODES=6          # and those that want three zones of two nodes
+    make conformance SET=network NODES=7          # and those that want three zones, of two workers each
     make conformance FOCUS='session affinity' AGAIN=1
     make conformance LIST=1                       # what would run, and the results there are
     make conformance-smoke                        # a few minutes of every part; belongs to make test
