@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -122,22 +123,24 @@ func newOSSeed() *cobra.Command {
 	var config string
 	var include []string
 	cmd := &cobra.Command{
-		Use:   "seed --config FILE SEED",
-		Short: "Make a volume that tells a new machine which repository it runs",
+		Use:   "seed [--config FILE] [--include NAME=PATH]... SEED",
+		Short: "Make a volume that tells a new machine which repository it runs, or brings bundles",
 		Long: `Make a volume, labelled BOTHY-SEED, with a boot configuration. A machine that has none
 yet reads it when the volume is plugged in, and keeps it.
 
-What --include names goes along: the machine finds NAME at /var/lib/bothy/seed/NAME.
-An OCI layout with the name images is imported by the container runtime.`,
-		Example: "  bothy os seed --config boot.yaml --include images=build/images seed.img",
+What --include names goes along: a new machine finds NAME at /var/lib/bothy/seed/NAME.
+An OCI layout with the name images is imported by the container runtime. Bundles below
+the name bundles are taken in by machines that run as well, and need no configuration
+beside them.`,
+		Example: "  bothy os seed --config boot.yaml --include images=build/images seed.img\n  bothy os seed --include bundles/berlin.tar=berlin.tar stick.img",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			data, err := os.ReadFile(config)
+			data, err := seedConfig(config)
 			if err != nil {
-				return fmt.Errorf("read the boot configuration: %w", err)
-			}
-			if _, err := v1alpha1.DecodeBootConfig(config, data); err != nil {
 				return err
+			}
+			if data == nil && len(include) == 0 {
+				return errors.New("there is nothing to put on the volume: name a boot configuration with --config, or something that goes along with --include")
 			}
 			seed := osimage.Seed{Config: data, Include: map[string]string{}}
 			for _, i := range include {
@@ -152,8 +155,20 @@ An OCI layout with the name images is imported by the container runtime.`,
 	}
 	cmd.Flags().StringVar(&config, "config", "", "`file` with the boot configuration")
 	cmd.Flags().StringArrayVar(&include, "include", nil, "`NAME=PATH` of a file or directory that goes along (repeatable)")
-	_ = cmd.MarkFlagRequired("config") // fails for flags there are not
 	return cmd
+}
+
+// seedConfig reads a boot configuration and checks it; no file is none.
+func seedConfig(file string) ([]byte, error) {
+	if file == "" {
+		return nil, nil
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read the boot configuration: %w", err)
+	}
+	_, err = v1alpha1.DecodeBootConfig(file, data)
+	return data, err
 }
 
 func newOSSign() *cobra.Command {

@@ -24,7 +24,8 @@ const seedTime = 1 << 30
 
 // Seed is a volume with boot configuration.
 type Seed struct {
-	// Config is the boot configuration, checked by whoever makes the seed.
+	// Config is the boot configuration, checked by whoever makes the seed; nil for a volume that
+	// only brings something to a machine that has one.
 	Config []byte
 	// Include are files and directories that go along, by the name under which the
 	// machine finds them in /var/lib/bothy/seed. An OCI layout named images is imported.
@@ -34,7 +35,10 @@ type Seed struct {
 // Write makes file a seed volume, which can be written to a stick or given to a virtual
 // machine as a disk.
 func (s *Seed) Write(file string) error {
-	files := []fat.File{{Path: boot.SeedConfig, Data: s.Config}}
+	var files []fat.File
+	if s.Config != nil {
+		files = append(files, fat.File{Path: boot.SeedConfig, Data: s.Config})
+	}
 	size := int64(fat.MinSize)
 	for _, name := range slices.Sorted(maps.Keys(s.Include)) {
 		if name == boot.SeedConfig {

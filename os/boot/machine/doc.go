@@ -20,6 +20,6 @@
 //
 // Map: machine.go (the order of things); config.go, with seed.go, firmware.go (boot
 // configuration); network.go, link.go, dhcp.go (the uplink), addresses.go (all interfaces);
-// settings.go (those of the repository); installer.go, reset.go; clock.go; button.go;
-// kernellog.go; screen.go, agent.go (what the console shows).
+// settings.go (those of the repository); installer.go, reset.go, bundles.go (what volumes ask for and bring); clock.go;
+// button.go; kernellog.go; room.go (of the data partition); screen.go, agent.go (what the console shows).
 package machine

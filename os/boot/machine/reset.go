@@ -51,11 +51,15 @@ func seedReset(kept *v1alpha1.BootConfig) (word, from string) {
 	return "", ""
 }
 
-// watchSeeds looks at volumes that are plugged in while the machine runs.
+// watchSeeds looks at volumes that are there, and that are plugged in while the machine runs: for bundles, and for a wish that the
+// machine begin anew, which was looked for before.
 func (k *keeper) watchSeeds(ctx context.Context) {
+	courier := k.newCourier()
+	courier.all(ctx)
 	for k.awaitChange(ctx) == nil {
 		if k.resetIfAsked(ctx, k.config) {
 			return
 		}
+		courier.all(ctx)
 	}
 }

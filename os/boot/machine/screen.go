@@ -22,6 +22,8 @@ type state struct {
 	system string
 	// disk says that the data partition has no room, and is empty otherwise.
 	disk string
+	// bundles is what becomes of those that somebody brought.
+	bundles string
 }
 
 // screen shows the state on every console.
@@ -112,6 +114,7 @@ func (s *state) text() string {
 		{"answers", s.urls},
 		{"settings", s.settings},
 		{"disk", s.disk},
+		{"bundles", s.bundles},
 		{"problem", s.problem},
 		{"next", s.next},
 	} {

@@ -31,6 +31,9 @@ func searchSeed() (*found, error) {
 			continue // unreadable, empty, or somebody else's
 		}
 		f, err := readSeed(device, fstype)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it brings something else, see bundles.go
+		}
 		if err != nil {
 			return nil, fmt.Errorf("seed volume %s on %s: %w", label, device, err)
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -40,7 +41,7 @@ func fill(ctx context.Context, args []string) error {
 	}
 	said := fmt.Sprintf("took %d MiB, there is no more room\n", size>>20)
 	fmt.Print(said)
-	server := &http.Server{Addr: *addr, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	server := &http.Server{Addr: *addr, ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = fmt.Fprint(w, said) // whoever asks notices
 	})}
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })()

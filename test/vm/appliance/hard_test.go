@@ -5,19 +5,12 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
-	"net/http"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
 )
-
-// hello asks the workload.
-func (*site) hello() error {
-	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
-	return get(client, fmt.Sprintf("http://127.0.0.1:%d/", workloadPort), "Hello from a signed commit")
-}
 
 // serving returns the certificate of the API server.
 func serving(t *testing.T) (notBefore, notAfter time.Time) {

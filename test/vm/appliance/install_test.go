@@ -2,6 +2,8 @@ package appliance
 
 import (
 	"errors"
+	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -155,7 +157,15 @@ func TestAMachineInstallsItselfAndKeepsToItsSettings(t *testing.T) {
 // answers waits for the workload to be there, again.
 func (s *site) answers(t *testing.T, m *machine) {
 	t.Helper()
-	cluster.Eventually(t, m.patience(), "the workload to answer", s.hello)
+	s.answersWith(t, m, "Hello from a signed commit")
+}
+
+func (*site) answersWith(t *testing.T, m *machine, words string) {
+	t.Helper()
+	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
+	cluster.Eventually(t, m.patience(), "the workload to answer", func() error {
+		return get(client, fmt.Sprintf("http://127.0.0.1:%d/", workloadPort), words)
+	})
 }
 
 // push commits settings of the machine, and returns how the console calls the commit.
