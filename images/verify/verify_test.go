@@ -50,8 +50,9 @@ func (w *world) policy(authorities string, more ...string) *policy.Policy {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	authorities = strings.ReplaceAll(authorities, "KEY", "{data: "+string(quoted)+"}")
+	// The key last: in one of thirty, two of its letters are ID.
 	authorities = strings.ReplaceAll(authorities, "ID", fmt.Sprintf("identities: [{issuer: %q, subject: %q}]", issuer, subject))
+	authorities = strings.ReplaceAll(authorities, "KEY", "{data: "+string(quoted)+"}")
 	text := "apiVersion: policy.sigstore.dev/v1beta1\nkind: ClusterImagePolicy\nmetadata: {name: p}\nspec:\n  images: [{glob: \"example.org/**\"}]\n  authorities:\n" + authorities + strings.Join(more, "")
 	p, err := policy.Compile(policy.Files{
 		policy.File: []byte(text), "trust/trusted_root.json": w.sigstore.TrustedRoot(w.t, false),
