@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/bothy-os/bothy/test/cluster"
 )
 
 // serving returns the certificate of the API server.
@@ -70,10 +72,11 @@ func TestAMachineComesUpInHardConditions(t *testing.T) {
 // qmp tells QEMU something.
 func (b *bench) qmp(t *testing.T, command string) {
 	t.Helper()
-	conn, err := net.Dial("unix", filepath.Join(b.dir, "qmp"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	var conn net.Conn
+	cluster.Eventually(t, time.Minute, "QEMU to listen", func() (err error) {
+		conn, err = net.Dial("unix", filepath.Join(b.dir, "qmp"))
+		return err
+	})
 	defer conn.Close()
 	in := bufio.NewScanner(conn)
 	for _, c := range []string{`{"execute": "qmp_capabilities"}`, command} {
